@@ -77,7 +77,7 @@ def _laterality(cell: str) -> Laterality:
 
 
 def _read() -> Vocabulary:
-    with (files("encoder") / "anatomy.csv").open(encoding="utf-8", newline="") as table:
+    with (files("encoder") / "anatomy.csv").open(encoding="utf-8") as table:
         return Vocabulary(
             tuple(
                 Anatomy(

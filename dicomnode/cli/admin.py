@@ -1,0 +1,182 @@
+"""`dicomnode status`, `wait`, `retry`, `reindex` and `config`: the administrator, on the machine of the archive."""
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from dicomnode import config as configuration
+from dicomnode.cli import options, output
+from dicomnode.config import Config
+from dicomnode.errors import DicomNodeError
+from storage.store import Store
+
+POLL_S = 0.2
+
+
+def add(commands: options.Commands) -> None:
+    """The commands' flags."""
+    status = commands.add_parser("status", help="what the archive holds and what is still to be done")
+    status.set_defaults(run=show_status)
+    wait = commands.add_parser("wait", help="return when the queue is empty")
+    wait.add_argument("--timeout", type=float, metavar="S", help="give up after this many seconds, exit code 1")
+    wait.set_defaults(run=wait_for_queue)
+    retry = commands.add_parser("retry", help="queue again what failed")
+    retry.add_argument("--not-indexable", action="store_true", help="also what was not indexable")
+    retry.set_defaults(run=retry_failed)
+    reindex = commands.add_parser("reindex", help="encode the whole archive again, and swap when it is done")
+    reindex.add_argument("--model", type=Path, metavar="DIR", help="model set to encode with (default: the live one)")
+    reindex.add_argument("--only", choices=("index",), help="index: rebuild the index files from the database only")
+    reindex.add_argument("--workers", type=int, help="worker processes beside those of a running node")
+    reindex.add_argument("--dry-run", action="store_true", help="say what would be done")
+    reindex.set_defaults(run=reindex_archive)
+    shown = commands.add_parser("config", help="the effective settings and where each came from")
+    shown.add_argument("--example", action="store_true", help="print a commented configuration file")
+    shown.set_defaults(run=show_config)
+    for parser in (status, wait, retry, reindex, shown):
+        options.archive(parser)
+        options.json_flag(parser)
+
+
+def _existing(settings: Config) -> Store:
+    """The store, which must be there: a mistyped root is an error, not a new archive."""
+    from dicomnode.node import open_store
+
+    if not settings.root.is_dir():
+        raise DicomNodeError(f"no archive at {settings.root}")
+    return open_store(settings)
+
+
+def counts(store: Store) -> dict[str, Any]:
+    """The numbers of `status`, of the live generation."""
+    live = store.generations.live()
+    if live is None:
+        raise DicomNodeError("the archive has no live generation: start `dicomnode serve` on it once")
+    numbers = dataclasses.asdict(store.jobs.counts(live.id))
+    numbers |= {"regions": store.regions.count(live.id), "generation": live.id, "model": live.model.id}
+    return numbers
+
+
+def show_status(arguments: argparse.Namespace) -> int:
+    """Counts, generations, and the latest failures with their reasons."""
+    store = _existing(options.load(arguments))
+    numbers = counts(store)
+    building = [generation for generation in store.generations.active() if generation.id != numbers["generation"]]
+    failures = store.jobs.failures(20)
+    if arguments.json:
+        output.as_json(
+            numbers
+            | {
+                "building": [{"generation": each.id, "model": each.model.id} for each in building],
+                "failures": [dataclasses.asdict(row) for row in failures],
+            }
+        )
+    else:
+        output.table("archive", ("what", "number"), list(numbers.items()))
+        for each in building:
+            left = store.jobs.counts(each.id).queued
+            output.say(f"generation {each.id} is being built with model {each.model.id}: {left} to go")
+        if failures:
+            rows = [(row.sop_instance_uid, row.state, row.attempts, row.reason) for row in failures]
+            output.table("without vectors (latest)", ("SOP Instance UID", "state", "attempts", "reason"), rows)
+    store.close()
+    return 0
+
+
+def wait_for_queue(arguments: argparse.Namespace) -> int:
+    """0 when nothing is queued, 1 when the time-out came first."""
+    store = _existing(options.load(arguments))
+    with output.progress(quiet=arguments.json) as bars:
+        done = wait(store, output.Reporter(bars), arguments.timeout)
+    numbers = counts(store)
+    store.close()
+    if arguments.json:
+        output.as_json(numbers)
+    elif done:
+        output.say(
+            f"{numbers['indexed']} indexed, {numbers['not_indexable']} not indexable, {numbers['failed']} failed"
+        )
+    if not done:
+        output.complain(f"{numbers['queued']} still queued")
+    return 0 if done else 1
+
+
+def wait(store: Store, report: output.Reporter, timeout_s: float | None = None) -> bool:
+    """Wait until nothing is queued in the live generation. False when the time-out came first."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        numbers = counts(store)
+        ended = numbers["instances"] - numbers["queued"]
+        report("indexing", ended, numbers["instances"], f"{numbers['failed']} failed" if numbers["failed"] else "")
+        if not numbers["queued"]:
+            return True
+        if deadline is not None and time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+
+
+def wait_with(root: Path, report: output.Reporter) -> None:
+    """Wait for the archive under a root."""
+    store = Store.open(root)
+    try:
+        wait(store, report)
+    finally:
+        store.close()
+
+
+def retry_failed(arguments: argparse.Namespace) -> int:
+    """Queue failed instances of the live generation again."""
+    store = _existing(options.load(arguments))
+    live = counts(store)["generation"]
+    queued = store.jobs.retry(live, also_not_indexable=arguments.not_indexable)
+    store.close()
+    if arguments.json:
+        output.as_json({"queued": queued})
+    else:
+        output.say(f"{queued} queued again")
+    return 0
+
+
+def reindex_archive(arguments: argparse.Namespace) -> int:
+    """Build a generation beside the live one and swap; or rebuild the index files only."""
+    from dicomnode import reindex
+
+    settings = options.load(arguments, **{"ingest.workers": arguments.workers})
+    store = _existing(settings)
+    try:
+        if arguments.only == "index":
+            result = reindex.rebuild_index(store)
+        elif arguments.dry_run:
+            result = reindex.plan(store, arguments.model)
+        else:
+            with output.progress(quiet=arguments.json) as bars:
+                result = reindex.run(store, settings, arguments.model, output.Reporter(bars))
+    finally:
+        store.close()
+    if arguments.json:
+        output.as_json(result)
+    else:
+        output.say(", ".join(f"{name} {value}" for name, value in result.items()))
+    return 0
+
+
+def show_config(arguments: argparse.Namespace) -> int:
+    """Every setting, its value and its source; secrets masked."""
+    if arguments.example:
+        print(configuration.example(), end="")
+        return 0
+    settings = options.load(arguments)
+    rows = []
+    for name, setting in configuration.DECLARED.items():
+        value = getattr(getattr(settings, setting.section), setting.key)
+        rows.append((name, "***" if setting.secret and value else value, settings.sources[name], setting.variable))
+    if arguments.json:
+        output.as_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
+    else:
+        output.table(
+            "effective settings",
+            ("setting", "value", "from", "environment variable"),
+            [(name, str(value), source, variable) for name, value, source, variable in rows],
+        )
+    return 0

@@ -1,0 +1,113 @@
+"""`dicomnode train` and `evaluate`: the researcher. Models are imported only when one of these runs."""
+
+import argparse
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dicomnode.cli import options, output
+
+
+def add(commands: options.Commands) -> None:
+    """The commands' flags."""
+    train = commands.add_parser("train", help="train the detector or the encoder, or build the film drawer")
+    parts = train.add_subparsers(dest="part", metavar="PART", required=True)
+    for name, text in (("detector", "boxes and presence of the regions"), ("encoder", "vectors of the regions")):
+        part = parts.add_parser(name, help=text)
+        _add_common(part)
+        part.add_argument("--epochs", type=int, help="passes over the films (default: the recipe's)")
+        part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+        part.add_argument("--resume", action="store_true", help="go on from the run folder's last epoch")
+        part.set_defaults(run=train_model)
+    phantoms = parts.add_parser("phantoms", help="the statistical model that draws films of nobody")
+    _add_common(phantoms)
+    phantoms.set_defaults(run=build_phantoms)
+    evaluate = commands.add_parser("evaluate", help="measure detector and retrieval")
+    kinds = evaluate.add_subparsers(dest="kind", metavar="KIND", required=True)
+    films = kinds.add_parser("films", help="on a folder of films with true regions, in the layout of data/cxr")
+    films.add_argument("folder", type=Path, metavar="DIR")
+    films.add_argument("--model", type=Path, metavar="DIR", help="model set (default: the shipped one)")
+    films.add_argument("--split", help="only records of this split; all: every record (default: dev_val where marked)")
+    options.json_flag(films)
+    films.set_defaults(run=evaluate_films)
+
+
+def _add_common(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--data", type=Path, required=True, metavar="DIR", help="films in the layout of data/cxr")
+    part.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
+    part.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+
+
+def train_model(arguments: argparse.Namespace) -> int:
+    """One training run; its folder can then be used as a model set."""
+    from encoder.train.loop import TrainOptions
+
+    chosen: dict[str, Any] = {} if arguments.epochs is None else {"epochs": arguments.epochs}
+    wanted = TrainOptions(
+        data=arguments.data,
+        out=arguments.out,
+        seed=arguments.seed,
+        device=arguments.device,
+        resume=arguments.resume,
+        commit=_commit(),
+        **chosen,
+    )
+    with output.progress() as bars:
+        _trainer(arguments.part)(wanted, output.Reporter(bars))
+    output.say(f"run folder: {arguments.out}")
+    return 0
+
+
+def _trainer(part: str) -> Callable[[Any, output.Reporter], None]:
+    if part == "detector":
+        from encoder.train.detector import train_detector
+
+        return train_detector
+    from encoder.train.encoder import train_encoder
+
+    return train_encoder
+
+
+def build_phantoms(arguments: argparse.Namespace) -> int:
+    """Build the shape-and-appearance model."""
+    from encoder.phantoms.build import build
+
+    with output.progress() as bars:
+        made = build(arguments.data, arguments.out, arguments.seed, output.Reporter(bars))
+    output.say(f"{made}: {made.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def evaluate_films(arguments: argparse.Namespace) -> int:
+    """Print the numbers of MODELS.md section 4, with the trivial rows beside them."""
+    from encoder.evaluate.films import evaluate_films as evaluate
+    from encoder.pipeline import SHIPPED, Pipeline
+
+    with output.progress(quiet=arguments.json) as bars:
+        pipeline = Pipeline.load(arguments.model or SHIPPED)
+        result = evaluate(arguments.folder, pipeline, arguments.split, output.Reporter(bars))
+    if arguments.json:
+        output.as_json(result)
+    else:
+        _print_evaluation(result)
+    return 0
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    for title, numbers in (("detector", result["detector"]), ("retrieval, anatomy", result["retrieval"]["anatomy"])):
+        flat = [(name, value) for name, value in numbers.items() if not isinstance(value, dict | list)]
+        output.table(title, ("measure", "value"), [(name, str(value)) for name, value in flat])
+    rows = [(name, row["iou"], row["mean_box_iou"], row["n"]) for name, row in result["detector"]["per_region"].items()]
+    output.table("detector, each region", ("region", "IoU", "mean box IoU", "films"), rows)
+
+
+def _commit() -> str | None:
+    """The commit that trains, when this is a checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,51 @@
+"""Codestreams: the first bytes of a compressed frame in, the size it claims out, before any decoder runs.
+
+A decoder allocates what the codestream claims, whatever Rows and Columns say: the two must agree.
+"""
+
+from typing import Final
+
+_JPEG_START: Final = b"\xff\xd8"
+_J2K_START: Final = b"\xff\x4f\xff\x51"  # SOC, SIZ (ISO/IEC 15444-1 A.5.1); HTJ2K begins the same way
+_JP2_START: Final = b"\x00\x00\x00\x0cjP  "
+# ISO/IEC 10918-1 Table B.1: frame headers, without DHT (C4), JPG (C8), DAC (CC); F7 is JPEG-LS (ISO/IEC 14495-1).
+_FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+def claimed_size(codestream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a JPEG, JPEG-LS or JPEG 2000 codestream; None for anything else (RLE) or one cut short."""
+    if codestream.startswith(_JPEG_START):
+        return _jpeg_size(codestream)
+    if codestream.startswith(_JP2_START):
+        codestream = codestream[max(0, codestream.find(_J2K_START)) :]
+    return _j2k_size(codestream) if codestream.startswith(_J2K_START) else None
+
+
+def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(stream):
+        if stream[at] != 0xFF:
+            return None
+        marker = stream[at + 1]
+        if marker in _FRAME_HEADERS:
+            return _number(stream, at + 5, 2), _number(stream, at + 7, 2)
+        if marker == 0xFF:
+            at += 1  # a fill byte
+        elif marker in _STANDALONE:
+            at += 2
+        else:
+            at += 2 + _number(stream, at + 2, 2)
+    return None
+
+
+def _j2k_size(stream: bytes) -> tuple[int, int] | None:
+    """SIZ: grid size less the image's offset on it (ISO/IEC 15444-1 A.5.1)."""
+    if len(stream) < 24:
+        return None
+    width, height, left, top = (_number(stream, at, 4) for at in (8, 12, 16, 20))
+    return height - top, width - left
+
+
+def _number(stream: bytes, at: int, size: int) -> int:
+    return int.from_bytes(stream[at : at + size], "big")

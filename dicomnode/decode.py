@@ -1,0 +1,208 @@
+"""Decode: the path of a stored DICOM file and a frame number in, a display picture with its spacing out.
+
+Runs in worker processes: a codec that crashes takes no association with it. Memory bound: the file, the frame as
+stored and the frame as float32; a header that claims more than `DecodeLimits` is refused before any codec runs.
+"""
+
+import math
+import warnings
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.pixels import pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
+
+from dicomnode.codestream import claimed_size
+from dicomnode.eligibility import DecodeLimits, Policy, Reason, eligibility
+from dicomnode.errors import DecodeError, NotIndexable
+from dicomnode.greyscale import display
+from dicomnode.quiet import quiet_pydicom
+
+__all__ = ["DecodeLimits", "DecodedImage", "Policy", "Reason", "eligibility", "film", "image", "read", "spacing_mm"]
+
+_PIXEL_KEYWORDS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# PS3.3 10.7.1.1, C.8.11.4: between pixel centres in the patient where calibrated, else at the detector.
+_SPACING_KEYWORDS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_META_START: Final = 128 + 4 + 12  # preamble, DICM, the group length element (PS3.10 7.1)
+
+# What pydicom and the codecs raise on data that lies; MemoryError and RecursionError are lies about size and depth.
+_READ_FAILURES: Final = (
+    InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    NotImplementedError, RuntimeError, MemoryError, OverflowError, UserWarning, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One frame as a viewer would first show it."""
+
+    pixels: npt.NDArray[np.float32]  # (rows, columns), 0 darkest, 1 brightest
+    spacing_mm: tuple[float, float] | None  # (row, column): between rows, between columns
+    sop_instance_uid: str
+    modality: str
+
+    @property
+    def rows(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def columns(self) -> int:
+        return int(self.pixels.shape[1])
+
+
+def film(path: Path, policy: Policy) -> DecodedImage:
+    """The picture of an instance that may be a frontal chest film.
+
+    NotIndexable with the reason when it is none; DecodeError when it cannot be read.
+    """
+    dataset = read(path, policy.limits)
+    eligibility(dataset, policy)
+    return _image(dataset, path, 1, policy.limits)
+
+
+def image(path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
+    """The picture of one frame, counted from 1, of any greyscale image.
+
+    NotIndexable when the file holds no greyscale pixel data or claims more than the limits; DecodeError when what it
+    holds cannot be read.
+    """
+    return _image(read(path, limits), path, frame, limits)
+
+
+def read(path: Path, limits: DecodeLimits, *, header_only: bool = False) -> Dataset:
+    """The data set of a Part 10 file, the pixel data left undecoded. DecodeError when it cannot be read."""
+    try:
+        if path.stat().st_size > limits.maximum_file_bytes:
+            raise DecodeError(f"file over {limits.maximum_file_bytes} bytes")
+        with quiet_pydicom():
+            # pydicom drops an element that the end of the file cuts short, with a warning; to us it is an error.
+            warnings.filterwarnings("error", message="End of file reached", category=UserWarning)
+            return _read(path, limits, header_only)
+    except _READ_FAILURES as wrong:
+        raise DecodeError(f"file cannot be read: {type(wrong).__name__}") from wrong
+
+
+def spacing_mm(header: Dataset) -> tuple[float, float] | None:
+    """(row, column) spacing in mm; None when absent or not two positive numbers."""
+    for keyword in _SPACING_KEYWORDS:
+        value = header.get(keyword)
+        if isinstance(value, Iterable) and not isinstance(value, str) and (pair := _positive_pair(value)):
+            return pair
+    return None
+
+
+@quiet_pydicom()
+def _image(dataset: Dataset, path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
+    _check_limits(dataset, frame, limits)
+    return DecodedImage(
+        pixels=display(_stored(dataset, path, frame), dataset),
+        spacing_mm=spacing_mm(dataset),
+        sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
+        modality=str(dataset.get("Modality", "")),
+    )
+
+
+def _read(path: Path, limits: DecodeLimits, header_only: bool) -> Dataset:
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return dcmread(path, stop_before_pixels=header_only)
+    inflated = BytesIO(_inflated(path.read_bytes(), meta, limits.maximum_inflated_bytes))
+    dataset: Dataset = read_dataset(inflated, False, True)
+    dataset.file_meta = meta
+    return dataset
+
+
+def _inflated(content: bytes, meta: FileMetaDataset, limit: int) -> bytes:
+    """PS3.5 A.5: all behind the file meta information is one raw deflate stream, inflated here up to the limit."""
+    start = _META_START + int(meta.FileMetaInformationGroupLength)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(content[start:], limit)
+    if not inflater.eof:
+        raise DecodeError(f"deflated data set is cut short or over {limit} bytes")
+    return data
+
+
+def _check_limits(dataset: Dataset, frame: int, limits: DecodeLimits) -> None:
+    """Before any codec runs: what the header claims must be greyscale, within the limits, and hold the frame."""
+    sizes = [_size(dataset, keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
+    if not all(sizes) or not any(dataset.get(keyword) for keyword in _PIXEL_KEYWORDS):
+        raise NotIndexable(Reason.NO_PIXEL_DATA)
+    rows, columns, bits = sizes
+    samples, frames = _size(dataset, "SamplesPerPixel") or 1, _size(dataset, "NumberOfFrames") or 1
+    pixels = rows * columns
+    if pixels > limits.maximum_pixels or pixels * samples * frames * math.ceil(bits / 8) > limits.maximum_bytes:
+        raise NotIndexable(Reason.TOO_LARGE, f"{rows} x {columns} x {samples} x {frames}, {bits} bits")
+    if samples != 1:
+        raise NotIndexable(Reason.COLOUR)
+    if str(dataset.get("PhotometricInterpretation", "")).strip() not in {"MONOCHROME1", "MONOCHROME2"}:
+        raise NotIndexable(Reason.PHOTOMETRIC)
+    if not 1 <= frame <= frames:
+        raise DecodeError(f"no frame {frame} of {frames}")
+
+
+def _stored(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
+    """The frame's stored values, (rows, columns). DecodeError when the codec fails or the size disagrees."""
+    try:
+        _check_codestream(dataset, frame)
+        stored = _decoded(dataset, path, frame)
+    except _READ_FAILURES as wrong:
+        raise DecodeError(f"pixel data cannot be decoded: {type(wrong).__name__}") from wrong
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise DecodeError("decoded frame is not of the size its header says")
+    return stored
+
+
+def _decoded(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
+    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and dataset.BitsStored > 8:
+        return _gdcm_frame(dataset, path, frame)
+    stored: npt.NDArray[Any] = pixel_array(dataset, index=frame - 1, raw=True)
+    return stored
+
+
+def _gdcm_frame(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
+    """JPEG Extended with 12 bits: GDCM decodes it from a file, which pydicom's plugins do not ask it to."""
+    import gdcm
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    if not reader.Read():
+        raise DecodeError("pixel data cannot be decoded: GDCM refused the file")
+    content = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    size = dataset.Rows * dataset.Columns
+    values = np.frombuffer(content, "<u2" if dataset.PixelRepresentation == 0 else "<i2", size, 2 * size * (frame - 1))
+    return values.reshape(dataset.Rows, dataset.Columns)
+
+
+def _check_codestream(dataset: Dataset, frame: int) -> None:
+    """DecodeError when a compressed frame claims another size than the header, which was held against the limits."""
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    codestream = get_frame(dataset.PixelData, frame - 1, number_of_frames=_size(dataset, "NumberOfFrames") or 1)
+    claimed = claimed_size(codestream)
+    if claimed is not None and claimed != (dataset.Rows, dataset.Columns):
+        raise DecodeError("compressed frame claims another size than its header")
+
+
+def _size(dataset: Dataset, keyword: str) -> int:
+    value = dataset.get(keyword)
+    return int(value) if isinstance(value, int) and value > 0 else 0
+
+
+def _positive_pair(value: Iterable[Any]) -> tuple[float, float] | None:
+    try:
+        row, column = (float(part) for part in value)
+    except (TypeError, ValueError):
+        return None
+    ok = math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0
+    return (row, column) if ok else None

@@ -1,0 +1,169 @@
+"""The client side (SCU): an address and files or an identifier in, statuses and matches out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.misc import is_dicom
+from pynetdicom import AE, _config
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
+
+from dicomnode import private, uids
+from dicomnode.dimse import contexts, status
+from dicomnode.errors import PeerError
+from dicomnode.quiet import quiet_libraries, quiet_pydicom
+
+MOST_CONTEXTS = 126  # of 128 that one association can carry, PS3.8 7.1.1.13
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The AE that is called, and as whom."""
+
+    host: str
+    port: int
+    called: str = "DICOMNODE"
+    calling: str = "DICOMNODE_SCU"
+
+    @classmethod
+    def parse(cls, address: str, called: str, calling: str) -> "Peer":
+        """`HOST:PORT`, an IPv6 host in brackets. ValueError when it is not that."""
+        host, separator, port = address.rpartition(":")
+        if not separator or not port.isdigit() or not host or int(port) > 65535:
+            raise ValueError(f"expected HOST:PORT, got {address}")
+        return cls(host.strip("[]"), int(port), called, calling)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file."""
+
+    path: Path
+    status: int | None  # None: it was not sent
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Success or a warning (0xB000..0xBFFF): the peer has it."""
+        return self.status is not None and (self.status == status.SUCCESS or self.status & 0xF000 == 0xB000)
+
+
+def echo(peer: Peer) -> int:
+    """C-ECHO; the status. PeerError when there is no answer."""
+    with _association(peer, [build_context(Verification)]) as association:
+        answer = association.send_c_echo()
+        return _status(answer)
+
+
+def dicom_files(paths: list[Path]) -> list[Path]:
+    """Every Part 10 file among the paths and below the folders, sorted."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        found += [each for each in inside if not path.is_dir() or is_dicom(each)]
+    return found
+
+
+def send(peer: Peer, files: list[Path]) -> Iterator[Sent]:
+    """C-STORE each file as it is, without transcoding; one result a file, in order of the contexts they need."""
+    quiet_libraries()
+    _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes, read as they are sent
+    kinds: dict[tuple[str, str], list[_File]] = {}
+    for path in files:
+        try:
+            file = _File.read(path)
+            kinds.setdefault((file.sop_class_uid, file.transfer_syntax_uid), []).append(file)
+        except (InvalidDicomError, OSError, AttributeError) as error:
+            yield Sent(path, None, str(error.strerror) if isinstance(error, OSError) else "not a DICOM file")
+    wanted = list(kinds)
+    for start in range(0, len(wanted), MOST_CONTEXTS):
+        yield from _send_batch(peer, {kind: kinds[kind] for kind in wanted[start : start + MOST_CONTEXTS]})
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file to send. Its own bytes go over the wire, but for a file whose meta information names other UIDs."""
+
+    path: Path
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    is_consistent: bool
+
+    @classmethod
+    def read(cls, path: Path) -> "_File":
+        with quiet_pydicom():
+            dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+        meta = dataset.file_meta
+        named = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
+        own = (dataset.get("SOPClassUID") or named[0], dataset.get("SOPInstanceUID") or named[1])
+        return cls(path, str(own[0]), str(meta.TransferSyntaxUID), own == named)
+
+
+def _send_batch(peer: Peer, kinds: dict[tuple[str, str], list[_File]]) -> Iterator[Sent]:
+    proposed = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
+    with _association(peer, proposed) as association:
+        accepted = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
+        for kind, files in kinds.items():
+            for file in files:
+                if kind in accepted:
+                    yield _send_one(association, file)
+                else:
+                    yield Sent(file.path, None, "presentation context not accepted")
+
+
+def _send_one(association: Any, file: _File) -> Sent:
+    try:
+        answer = association.send_c_store(file.path if file.is_consistent else dcmread(file.path))
+    except (ValueError, AttributeError, RuntimeError, OSError) as error:
+        return Sent(file.path, None, str(error))
+    code = _status(answer)
+    return Sent(file.path, code, str(answer.get("ErrorComment", "")))
+
+
+def find(peer: Peer, identifier: Dataset) -> Iterator[Dataset]:
+    """Study Root C-FIND; the Pending identifiers as they come. PeerError with the peer's Error Comment on failure."""
+    private.register()
+    context = build_context(StudyRootQueryRetrieveInformationModelFind, list(contexts.QUERY))
+    with _association(peer, [context]) as association:
+        for answer, match in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
+            code = _status(answer)
+            if code in (status.PENDING, status.PENDING_WARNING):
+                yield match
+            elif code != status.SUCCESS:
+                raise PeerError(f"query failed with 0x{code:04X}: {answer.get('ErrorComment', 'no comment')}")
+
+
+def _status(answer: Dataset) -> int:
+    if "Status" not in answer:
+        raise PeerError("the peer broke off or did not answer in time")
+    return int(answer.Status)
+
+
+@contextmanager
+def _association(peer: Peer, proposed: list[Any]) -> Iterator[Any]:
+    quiet_libraries()
+    entity = AE(ae_title=peer.calling)
+    entity.requested_contexts = proposed
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
+    entity.implementation_class_uid = uids.IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = uids.IMPLEMENTATION_VERSION_NAME
+    entity.maximum_pdu_size = 131072
+    association = entity.associate(peer.host, peer.port, ae_title=peer.called)
+    if not association.is_established:
+        refused = "rejected the association" if association.is_rejected else "does not answer"
+        raise PeerError(f"{peer.called} at {peer.host}:{peer.port} {refused}")
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()

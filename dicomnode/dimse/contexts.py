@@ -1,0 +1,93 @@
+"""The presentation contexts the node accepts, as a table: what is negotiated, and what the statement says of it."""
+
+from dataclasses import dataclass
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pynetdicom import AllStoragePresentationContexts
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import (
+    PatientRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+    register_uid,
+    uid_to_service_class,
+)
+
+# The acceptor's order decides. Explicit VR first: private elements then arrive with their VR.
+UNCOMPRESSED = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+# Syntaxes that are not a data set on an association: messages of other standards (PS3.6 Table A-1).
+NOT_NEGOTIATED = {"1.2.840.10008.1.2.6.1", "1.2.840.10008.1.2.6.2", "1.2.840.10008.1.20"}
+# A peer that offers both can convert to uncompressed, the default every AE must take (PS3.5 10.1).
+STORED = UNCOMPRESSED + tuple(
+    UID(uid)
+    for uid, entry in UID_dictionary.items()
+    if entry[1] == "Transfer Syntax" and uid not in UNCOMPRESSED and uid not in NOT_NEGOTIATED
+)
+QUERY = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One group of SOP classes that the node provides as SCP with the same transfer syntaxes."""
+
+    name: str
+    sop_classes: tuple[str, ...]
+    transfer_syntaxes: tuple[str, ...]
+    extended: bool = False  # Standard Extended SOP Class: the private block of a region query
+
+
+def _storage_classes() -> tuple[str, ...]:
+    """Every storage SOP class that pynetdicom or pydicom's dictionary knows, retired and trial ones too."""
+    current = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    others = [
+        uid
+        for uid, (name, kind, *_) in UID_dictionary.items()
+        if kind == "SOP Class" and "Storage" in name and not name.startswith(("Storage Commitment", "Media Storage"))
+    ]
+    return tuple(dict.fromkeys(current + others))
+
+
+STORAGE_CLASSES = _storage_classes()
+
+SERVICES: tuple[Service, ...] = (
+    Service("Verification", (str(Verification),), QUERY),
+    Service("Storage", STORAGE_CLASSES, STORED),
+    Service(
+        "Query",
+        (
+            str(PatientRootQueryRetrieveInformationModelFind),
+            str(StudyRootQueryRetrieveInformationModelFind),
+        ),
+        QUERY,
+        extended=True,
+    ),
+)
+PATIENT_ROOT = str(PatientRootQueryRetrieveInformationModelFind)
+
+
+def accepted() -> list[PresentationContext]:
+    """Every context of the table as pynetdicom takes them; the storage classes new to it are made known to it."""
+    contexts = []
+    for sop_class in STORAGE_CLASSES:
+        if uid_to_service_class(sop_class) is not StorageServiceClass:
+            register_uid(sop_class, f"Storage_{sop_class.replace('.', '_')}", StorageServiceClass)
+    for service in SERVICES:
+        for sop_class in service.sop_classes:
+            context = PresentationContext()
+            context.abstract_syntax = sop_class
+            context.transfer_syntax = list(service.transfer_syntaxes)
+            contexts.append(context)
+    return contexts

@@ -1,0 +1,71 @@
+"""What can go wrong between a peer and the stores; one table in `dimse.status` maps these to DICOM statuses.
+
+DicomNodeError
+├── ConfigError            a setting that is unknown, malformed or contradicts another
+├── InvalidInstance        a data set that cannot be an instance: an identifying UID is missing or malformed
+├── IdentifierError        a query identifier that is malformed or asks for what is not supported
+│   ├── RoiError           an SR or ROI without a usable region
+│   └── ImageNotStored     the ROI's image is not in the archive
+├── NotReady               the node cannot answer yet: no index, or no model loaded
+├── NotIndexable           a stored instance that is no picture for the models, with its reason
+├── DecodeError            pixel data that cannot be decoded
+├── ModelFailure           the model process failed or did not answer in time
+├── PeerError              another AE refused, failed or went away (client side)
+└── Interrupted            asked to stop
+"""
+
+
+class DicomNodeError(Exception):
+    """Root of every error this package raises on purpose. Its text is fit for a peer and holds no patient data."""
+
+
+class ConfigError(DicomNodeError):
+    """A setting that is unknown, malformed, or contradicts another."""
+
+
+class InvalidInstance(DicomNodeError):
+    """A data set without the UIDs that would make it an instance."""
+
+
+class IdentifierError(DicomNodeError):
+    """A query identifier that is malformed or asks for what is not supported. Text: at most 64 characters."""
+
+
+class RoiError(IdentifierError):
+    """An SR or Query ROI item without a usable region."""
+
+
+class ImageNotStored(IdentifierError):
+    """The image that the ROI lies on is not in the archive."""
+
+
+class NotReady(DicomNodeError):
+    """No answer is possible yet: nothing is indexed or no model is loaded."""
+
+
+class NotIndexable(DicomNodeError):
+    """A stored instance that is no picture for the models.
+
+    `reason` is one of a closed list (`decode.Reason`); `detail` says more and holds no patient data.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+
+
+class DecodeError(DicomNodeError):
+    """Pixel data that cannot be decoded."""
+
+
+class ModelFailure(DicomNodeError):
+    """The model process failed, died or did not answer in time."""
+
+
+class PeerError(DicomNodeError):
+    """Another application entity refused, failed, or went away."""
+
+
+class Interrupted(DicomNodeError):
+    """The work was asked to stop before it was done."""

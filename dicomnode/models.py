@@ -1,0 +1,47 @@
+"""Model sets: a folder in, a model that the store knows and every process can load out."""
+
+from pathlib import Path
+
+from dicomnode.errors import ConfigError
+from encoder import checkpoint
+from encoder.anatomy import VOCABULARY
+from encoder.errors import CheckpointError
+from encoder.pipeline import SHIPPED
+from storage.records import Generation, Model
+from storage.store import Store
+
+
+def install(store: Store, folder: Path) -> Model:
+    """Copy a model set under the store's root, durable, and describe it. ConfigError when it is none."""
+    model = describe(folder)
+    target = store.root / model.path
+    if not target.is_dir():
+        try:
+            checkpoint.copy_model(folder, target)
+        except CheckpointError as error:
+            raise ConfigError(f"no usable model in {folder}: {error}") from error
+    return model
+
+
+def describe(folder: Path) -> Model:
+    """The model of a folder, without copying it. ConfigError when it is none."""
+    try:
+        card = checkpoint.describe(folder)
+    except CheckpointError as error:
+        raise ConfigError(f"no usable model in {folder}: {error}") from error
+    return Model(
+        id=card.model_id,
+        path=str(Path("models") / card.model_id),
+        dim=card.dim,
+        projections=card.projections,
+        regions=VOCABULARY.names,
+        thresholds={str(anatomy): limit for anatomy, limit in card.unlike_thresholds.items()},
+    )
+
+
+def ensure_live(store: Store, folder: str) -> Generation:
+    """The live generation; on a new archive, one of the configured model set, or of the shipped one."""
+    live = store.generations.live()
+    if live is not None:
+        return live
+    return store.generations.ensure_live(install(store, Path(folder) if folder else SHIPPED))

@@ -1,0 +1,137 @@
+"""The composition root: a Config in, a running node out. Everything with state is built, joined and ended here."""
+
+import fcntl
+import logging
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from dicomnode import models
+from dicomnode.config import Config
+from dicomnode.dimse.find import FindService
+from dicomnode.dimse.receiver import Receiver
+from dicomnode.dimse.store import StoreService
+from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.query.search import RegionSearch
+from dicomnode.query.service import QueryService
+from dicomnode.workers.indexer import IndexerPlan
+from dicomnode.workers.pool import Pool
+from dicomnode.workers.roi import RoiProcess, RoiSettings
+from storage.errors import StorageError
+from storage.store import Store
+
+log = logging.getLogger(__name__)
+REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
+SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
+
+
+class Lock:
+    """An advisory lock on a file under the root: one node, one reindexing at a time on one archive."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self._path = path
+        self._holder = holder
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def open_store(config: Config) -> Store:
+    """The archive of this configuration, migrated to this program's schema."""
+    return Store.open(config.root, config.storage.url or None, exact_limit=config.query.exact_below)
+
+
+class Node:
+    """`serve`: receiver, query service, index and worker processes on one store."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._lock = Lock(config.root / "serve.lock", "a node")
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
+
+    @property
+    def port(self) -> int:
+        return self._receiver.port
+
+    def start(self) -> None:
+        """Open, recover, start. ConfigError when the port cannot be had."""
+        self._lock.__enter__()
+        config = self._config
+        self._store = open_store(config)
+        removed = self._store.sweep(age_s=0.0)  # the lock says that nothing is arriving
+        if removed:
+            log.info("%d left-over files of an earlier run removed", removed)
+        generation = models.ensure_live(self._store, config.models.folder)
+        self._roi = RoiProcess(
+            RoiSettings(config.query.threads, config.ingest, config.log, self._store.root / generation.model.path),
+            config.query.encode_timeout_s,
+        )
+        self._pool = Pool(
+            self._store,
+            IndexerPlan(config.root, config.storage.url, f"serve@{socket.gethostname()}", config.ingest, config.log),
+            config.ingest.workers,
+        )
+        queries = QueryService(self._store, RegionSearch(self._store, self._roi), config.query, config.dimse.ae_title)
+        store = StoreService(self._store, config.storage, self._pool.wake)
+        self._receiver = Receiver(config.dimse, store, FindService(queries.answer))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._roi.start()
+        self._pool.start()
+        self._keeper.start()
+        try:
+            self._receiver.start()
+        except OSError as error:
+            self.stop()
+            where = f"{self._config.dimse.host}:{self._config.dimse.port}"
+            raise ConfigError(f"cannot listen on {where}: {error.strerror}") from error
+
+    def stop(self) -> None:
+        """Port first, so that nothing new is acknowledged; then workers; then the index; the store last."""
+        self._receiver.stop()
+        self._stopping.set()
+        self._pool.stop()
+        self._roi.stop()
+        self._keeper.join()
+        self._take_up()
+        self._snapshot()
+        self._store.close()
+        self._lock.__exit__(None, None, None)
+
+    def _keep_index(self) -> None:
+        rounds = 0
+        while not self._stopping.wait(REFRESH_S):
+            self._take_up()
+            rounds += 1
+            if rounds % SNAPSHOT_EVERY == 0:
+                self._snapshot()
+
+    def _take_up(self) -> None:
+        try:
+            self._store.vectors.refresh()
+        except StorageError:
+            log.exception("the index could not be brought up to date; the next round tries again")
+
+    def _snapshot(self) -> None:
+        try:
+            self._store.vectors.snapshot()
+        except StorageError as error:
+            log.warning("no index snapshot: %s; it will be rebuilt from the database", error)

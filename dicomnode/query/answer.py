@@ -1,0 +1,43 @@
+"""An Answer in, C-FIND response identifiers out: the requested keys of each hit's image, and the private block."""
+
+from collections.abc import Iterator
+
+from pydicom.dataset import Dataset
+
+from dicomnode import private
+from dicomnode.query import identifiers
+from dicomnode.query.search import Answer, Hit
+from dicomnode.sr import writer
+from encoder.anatomy import VOCABULARY
+from encoder.boxes import Box
+from storage.catalog import Catalog
+
+
+def identifiers_of(answer: Answer, asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
+    """One Pending identifier for each hit, best first: IMAGE level, rank, score, matched ROI, warnings."""
+    warning = "; ".join(answer.warnings)
+    for hit in answer.hits:
+        identifier = identifiers.of_instance(catalog, hit.details.instance.id, asked, retrieve_ae)
+        private.write_response(
+            identifier,
+            private.ResponseKeys(
+                score=hit.score,
+                rank=hit.rank,
+                generation=answer.generation.model.id,
+                matched_roi=_matched(hit),
+                warning=warning,
+            ),
+        )
+        yield identifier
+
+
+def _matched(hit: Hit) -> Dataset:
+    region, instance = hit.details.region, hit.details.instance
+    return writer.matched_roi_item(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        frame=None,
+        box=Box(*region.box),
+        anatomy=VOCABULARY[region.anatomy],
+        tracking=hit.roi.tracking_identifier,
+    )

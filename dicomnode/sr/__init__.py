@@ -1,0 +1,1 @@
+"""Structured reports: regions in (`reader`), regions out (`writer`)."""

@@ -1,0 +1,123 @@
+"""One worker process: jobs in, each ended as indexed, not indexable or failed (invariant 2).
+
+It claims a job, decodes the instance, detects and encodes its regions in one pass, and commits regions, vectors and
+the job's end in one transaction. Run as `python -m dicomnode.workers.indexer FD` by `workers.pool`.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from dicomnode import decode, log
+from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.errors import DecodeError, NotIndexable
+from dicomnode.workers import child
+from encoder.pipeline import Pipeline
+from storage.errors import LeaseLost
+from storage.records import Generation, Job, NewRegion
+from storage.store import Store
+
+logger = logging.getLogger(__name__)
+IDLE_S = 1.0  # a worker nobody wakes looks for work this often: retries come due, other machines add jobs
+NO_REGION = "no region found"
+
+
+@dataclass(frozen=True)
+class IndexerPlan:
+    """What a worker is told: where the store is, under which name it leases, and which generations it serves."""
+
+    root: Path
+    url: str
+    owner: str
+    ingest: IngestSettings
+    log: LogSettings
+    generations: tuple[int, ...] | None = None  # None: all that are live or building
+    until_idle: bool = False  # end when no job is due, as reindexing without a node does
+
+
+class Indexer:
+    """Turns instances into regions and vectors, with one loaded pipeline for each model in use."""
+
+    def __init__(self, store: Store, plan: IndexerPlan) -> None:
+        self._store = store
+        self._plan = plan
+        self._policy = decode.Policy.of(plan.ingest)
+        self._pipelines: dict[str, Pipeline] = {}
+
+    def warm(self) -> None:
+        """Load the live model before the first job asks for it."""
+        live = self._store.generations.live()
+        if live is not None:
+            self._pipeline(live)
+
+    def step(self) -> bool:
+        """Do one job if one is due. Returns whether there was one."""
+        plan = self._plan
+        jobs = self._store.jobs.claim(plan.owner, plan.ingest.lease_s, 1, plan.generations)
+        for job in jobs:
+            self._do(job)
+        return bool(jobs)
+
+    def _do(self, job: Job) -> None:
+        jobs = self._store.jobs
+        try:
+            jobs.finish(job, self._regions(job))
+        except NotIndexable as error:
+            jobs.not_indexable(job, str(error))
+        except DecodeError as error:
+            jobs.fail(job, str(error), retry=False)  # the same bytes fail the same way
+        except LeaseLost:
+            logger.warning("job %s took longer than its lease; another worker has it", job.id)
+        except Exception as error:
+            logger.exception("job %s failed", job.id)
+            jobs.fail(job, f"{type(error).__name__} while indexing: see the log", retry=True)
+
+    def _regions(self, job: Job) -> list[NewRegion]:
+        image = decode.film(self._store.files.path(job.path), self._policy)
+        generation = self._store.generations.get(job.generation_id)
+        analysis = self._pipeline(generation).analyse(image.pixels, image.spacing_mm)
+        if not analysis.regions:
+            raise NotIndexable(NO_REGION)
+        return [
+            NewRegion(
+                anatomy=region.anatomy,
+                box=(region.box.x1, region.box.y1, region.box.x2, region.box.y2),
+                presence=region.presence,
+                vectors={name: rows[number] for name, rows in analysis.vectors.items()},
+            )
+            for number, region in enumerate(analysis.regions)
+        ]
+
+    def _pipeline(self, generation: Generation) -> Pipeline:
+        if generation.model.id not in self._pipelines:
+            folder = self._store.root / generation.model.path
+            self._pipelines[generation.model.id] = Pipeline.load(folder, threads=self._plan.ingest.threads)
+        return self._pipelines[generation.model.id]
+
+
+def run(step: Callable[[], bool], connection: Connection, *, until_idle: bool) -> None:
+    """Step while there is work and a parent; sleep between, until woken."""
+    while not child.parent_gone(connection, 0.0):
+        if step():
+            continue
+        if until_idle or child.parent_gone(connection, IDLE_S):
+            return
+
+
+def main() -> None:
+    """The process: plan from the lifeline, store opened, jobs done until the parent hangs up."""
+    connection, plan = child.lifeline()
+    log.configure(plan.log.level, plan.log.format)
+    store = Store.open(plan.root, plan.url or None)
+    try:
+        indexer = Indexer(store, plan)
+        indexer.warm()
+        run(indexer.step, connection, until_idle=plan.until_idle)
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main()

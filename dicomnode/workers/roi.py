@@ -1,0 +1,155 @@
+"""The query model: an image's file and boxes in, vectors and anatomy probabilities out, in a process of its own.
+
+`RoiProcess` is the node's side; the child runs as `python -m dicomnode.workers.roi FD`. Separate from the indexers,
+so that a question never waits behind a queue of films, and from the receiver, so that this never loads a model.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicomnode import decode, log
+from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure
+from dicomnode.workers import child
+from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
+from encoder.boxes import Box
+from encoder.errors import EncoderError
+from encoder.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+MODULE = "dicomnode.workers.roi"
+IMAGES_KEPT = 8  # decoded films: several ROIs are asked on one image; 8 x 2500 x 2500 float32 = 200 MB at most
+
+
+@dataclass(frozen=True)
+class RoiSettings:
+    """What the child is told when it starts."""
+
+    threads: int
+    ingest: IngestSettings
+    log: LogSettings
+    warm: Path | None  # model folder to load before the first question
+
+
+class RoiProcess:
+    """Asks the child, one question at a time; a child that died or hangs is replaced and the question fails."""
+
+    def __init__(
+        self, settings: RoiSettings, timeout_s: float, start: Callable[..., child.Child] = child.Child
+    ) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._start = start
+        self._child: child.Child | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin loading the model; does not wait for it."""
+        with self._lock:
+            self._child = self._start(MODULE, self._settings)
+
+    def embed(self, request: RoiRequest) -> RoiEmbedding:
+        """Vectors of the boxes. Raises ModelFailure or DecodeError."""
+        with self._lock:
+            reply = self._ask(request)
+        if isinstance(reply, RoiEmbedding):
+            return reply
+        if isinstance(reply, DicomNodeError):
+            raise reply
+        raise ModelFailure("the query model gave no answer")
+
+    def stop(self) -> None:
+        """Hang up and wait."""
+        with self._lock:
+            if self._child is not None:
+                self._child.hang_up()
+                self._child.join()
+                self._child = None
+
+    def _ask(self, request: RoiRequest) -> Any:
+        if self._child is None or not self._child.alive:
+            self._child = self._start(MODULE, self._settings)
+        try:
+            self._child.connection.send(request)
+            if self._child.connection.poll(self._timeout_s):
+                return self._child.connection.recv()
+        except (EOFError, OSError) as error:
+            self._drop()
+            raise ModelFailure("the query model died") from error
+        self._drop()
+        raise ModelFailure("the query model did not answer in time")
+
+    def _drop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+class RoiEncoder:
+    """The child's side: decoded images and loaded models, kept for the next question."""
+
+    def __init__(self, settings: RoiSettings) -> None:
+        self._settings = settings
+        self._limits = decode.Policy.of(settings.ingest).limits
+        self._pipelines: dict[Path, Pipeline] = {}
+        self._images: OrderedDict[tuple[Path, int], decode.DecodedImage] = OrderedDict()
+
+    def embed(self, request: RoiRequest) -> RoiEmbedding:
+        """Decode (or remember) the image and encode the boxes."""
+        image = self._image(request.file, request.frame)
+        boxes = [Box(*box) for box in request.boxes]
+        embedding = self.pipeline(request.model_folder).embed(image.pixels, boxes, image.spacing_mm)
+        return RoiEmbedding(dict(embedding.vectors), embedding.anatomy_probability)
+
+    def pipeline(self, folder: Path) -> Pipeline:
+        """The loaded model of that folder."""
+        if folder not in self._pipelines:
+            self._pipelines[folder] = Pipeline.load(folder, threads=self._settings.threads)
+        return self._pipelines[folder]
+
+    def _image(self, file: Path, frame: int) -> decode.DecodedImage:
+        key = (file, frame)
+        if key not in self._images:
+            self._images[key] = decode.image(file, frame, self._limits)
+            if len(self._images) > IMAGES_KEPT:
+                self._images.popitem(last=False)
+        self._images.move_to_end(key)
+        return self._images[key]
+
+
+def answer(encoder: RoiEncoder, request: RoiRequest) -> RoiEmbedding | DicomNodeError:
+    """The reply to one request: never raises, so that the child stays."""
+    try:
+        return encoder.embed(request)
+    except DicomNodeError as error:
+        return error
+    except EncoderError as error:
+        logger.warning("ROI not encoded: %s", error)
+        return DecodeError("the image cannot be encoded")
+    except Exception:
+        logger.exception("ROI not encoded")
+        return ModelFailure("the query model failed: see the node's log")
+
+
+def main() -> None:
+    """The process: settings from the lifeline, then requests until the parent hangs up."""
+    connection, settings = child.lifeline()
+    log.configure(settings.log.level, settings.log.format)
+    encoder = RoiEncoder(settings)
+    if settings.warm is not None:
+        encoder.pipeline(settings.warm)
+    while True:
+        try:
+            request = connection.recv()
+        except (EOFError, OSError):
+            return
+        connection.send(answer(encoder, request))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Weights and what is known about them go in, a checked model set comes out: safetensors, each with a JSON manifest.
+
+A model set is a folder of four files: `detector.safetensors`, `detector.json`, `encoder.safetensors`, `encoder.json`.
+A model's id is the hash of everything that decides its output: weights, architecture, preprocessing, region list.
+Loading checks all of it; a flipped byte, a missing tensor or another format is a CheckpointError with one line.
+
+This module imports no torch until weights are read, so a process that only asks what a model is stays small.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from encoder.anatomy import VOCABULARY
+from encoder.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+Part = Literal["detector", "encoder"]
+PARTS: tuple[Part, Part] = ("detector", "encoder")
+ID_LENGTH = 16  # hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stands beside a weights file."""
+
+    part: Part
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Any]
+    data: str  # fingerprint of the films it was trained on
+    seed: int
+    commit: str | None
+    metrics: dict[str, float]
+    regions: tuple[str, ...] = VOCABULARY.names
+    presence: float | None = None  # detector: the probability from which a region is there
+    projections: dict[str, bool] = field(default_factory=dict)  # encoder: projection -> trained
+    mean_boxes: dict[str, list[float]] = field(default_factory=dict)  # detector: region -> shares of the image's sides
+    unlike_thresholds: dict[str, float] = field(default_factory=dict)  # encoder: region name -> cosine distance
+    format: int = FORMAT
+    weights: str = ""  # sha256 of the safetensors file
+    model_id: str = ""
+
+    def identified(self, weights: str) -> "Manifest":
+        """With the digest of its weights and the id that follows from it."""
+        decisive = [self.part, self.format, self.architecture, self.preprocessing, list(self.regions), weights]
+        text = json.dumps([*decisive, self.presence], sort_keys=True)
+        return replace(self, weights=weights, model_id=hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH])
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model set is, from its manifests alone."""
+
+    model_id: str  # of the set: regions come from one model, their vectors from the other
+    detector_id: str
+    encoder_id: str
+    dim: int  # of each vector
+    projections: tuple[str, ...]  # the trained ones: what may be stored and compared
+    regions: tuple[str, ...]  # vocabulary names, in slot order
+    unlike_thresholds: Mapping[int, float]  # anatomy index -> mean cosine distance to the 5 nearest that is unusual
+    mean_boxes: Mapping[int, tuple[float, ...]]  # anatomy index -> mean box of the training films, shares of the sides
+    metrics: Mapping[str, Mapping[str, float]]  # part -> name -> value
+
+
+def save(folder: Path, manifest: Manifest, weights: Mapping[str, "Tensor"]) -> Manifest:
+    """Write one part of a set, durable; returns the manifest with its id. Matrices and kernels are kept in fp16."""
+    from safetensors.torch import save as serialised
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: _compact(tensor) for name, tensor in sorted(weights.items())}
+    data: bytes = serialised(kept)
+    final = manifest.identified(hashlib.sha256(data).hexdigest())
+    _write(folder / f"{manifest.part}.safetensors", data)
+    save_manifest(folder, final)
+    return final
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    text = json.dumps({**asdict(manifest), "regions": list(manifest.regions)}, indent=1)
+    _write(folder / f"{manifest.part}.json", (text + "\n").encode())
+
+
+def read_manifest(folder: Path, part: Part) -> Manifest:
+    """One part's manifest, checked against this program. CheckpointError when it cannot be used."""
+    path = folder / f"{part}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**{**content, "regions": tuple(content["regions"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path.name}: no readable manifest in this folder ({error})") from error
+    _check(manifest, part, path.name)
+    return manifest
+
+
+def read_weights(folder: Path, manifest: Manifest) -> "dict[str, Tensor]":
+    """The tensors that belong to the manifest, in fp32. CheckpointError when the file is not the one described."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = folder / f"{manifest.part}.safetensors"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.name}: cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != manifest.weights:
+        raise CheckpointError(f"{path.name}: damaged, or not the file that {manifest.part}.json describes")
+    try:
+        return {name: _full(tensor) for name, tensor in load(data).items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name}: {error}") from error
+
+
+def describe(folder: Path) -> ModelCard:
+    """The card of a model set. CheckpointError when a manifest is missing or of another format."""
+    detector, encoder = (read_manifest(folder, part) for part in PARTS)
+    joined = f"{detector.model_id}/{encoder.model_id}"
+    return ModelCard(
+        model_id=hashlib.sha256(joined.encode()).hexdigest()[:ID_LENGTH],
+        detector_id=detector.model_id,
+        encoder_id=encoder.model_id,
+        dim=int(encoder.architecture["dim"]),
+        projections=tuple(name for name, trained in encoder.projections.items() if trained),
+        regions=encoder.regions,
+        unlike_thresholds={VOCABULARY.named(name).index: v for name, v in encoder.unlike_thresholds.items()},
+        mean_boxes={VOCABULARY.named(name).index: tuple(box) for name, box in detector.mean_boxes.items()},
+        metrics={"detector": detector.metrics, "encoder": encoder.metrics},
+    )
+
+
+def copy_model(source: Path, target: Path) -> ModelCard:
+    """A checked, durable copy of a model set: the folder appears whole under its name, or not at all.
+
+    A target that already holds the same set is left as it is; one that holds anything else is a CheckpointError.
+    """
+    card = describe(source)
+    for part in PARTS:
+        read_weights(source, read_manifest(source, part))
+    if target.exists():
+        if describe(target).model_id != card.model_id:
+            raise CheckpointError(f"{target.name}: the folder already holds another model")
+        return card
+    scratch = target.with_name(f"{target.name}.part-{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    for name in (f"{part}.{kind}" for part in PARTS for kind in ("safetensors", "json")):
+        _write(scratch / name, (source / name).read_bytes())
+    scratch.replace(target)
+    _sync_folder(target.parent)
+    return card
+
+
+def _check(manifest: Manifest, part: Part, name: str) -> None:
+    if manifest.format != FORMAT:
+        raise CheckpointError(f"{name}: format {manifest.format}, this program reads format {FORMAT}")
+    if manifest.part != part:
+        raise CheckpointError(f"{name}: describes the {manifest.part}, expected the {part}")
+    if manifest.regions != VOCABULARY.names:
+        raise CheckpointError(f"{name}: its region list is not this program's vocabulary")
+    if manifest.identified(manifest.weights).model_id != manifest.model_id:
+        raise CheckpointError(f"{name}: damaged, its model id does not follow from its content")
+
+
+def _compact(tensor: "Tensor") -> "Tensor":
+    """fp16 for kernels and matrices, fp32 for vectors (biases, running statistics): half the size, same ranking."""
+    plain = tensor.detach().cpu().contiguous()
+    return plain.half() if plain.is_floating_point() and plain.dim() > 1 else plain
+
+
+def _full(tensor: "Tensor") -> "Tensor":
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Scratch, fsync, rename, fsync the folder: a reader sees the old file or the new one."""
+    scratch = path.with_name(path.name + ".part")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

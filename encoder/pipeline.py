@@ -1,0 +1,99 @@
+"""The way in: an image goes in, its regions and their vectors come out; an image with drawn boxes, their vectors.
+
+Importing this module costs nothing: torch and monai come with `Pipeline.load`. `describe` reads manifests alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.boxes import Box
+from encoder.checkpoint import ModelCard, describe
+
+if TYPE_CHECKING:
+    from encoder.runtime import DetectorRuntime, EncoderRuntime
+
+__all__ = ["SHIPPED", "Analysis", "Embedding", "ModelCard", "Pipeline", "Region", "describe"]
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Region:
+    """An anatomical region found in an image."""
+
+    anatomy: int  # index in the vocabulary
+    box: Box  # pixels of the stored image
+    presence: float  # 0..1
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """All regions found in one image, each anatomy at most once, in vocabulary order."""
+
+    regions: tuple[Region, ...]
+    vectors: Mapping[str, NDArray[np.float32]]  # projection -> (N, dim), rows in the order of `regions`, unit norm
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Given boxes of one image, encoded."""
+
+    vectors: Mapping[str, NDArray[np.float32]]  # projection -> (N, dim), rows in the order of the boxes, unit norm
+    anatomy_probability: NDArray[np.float32]  # (N, 29): which anatomy each box looks like
+
+
+class Pipeline:
+    """A model set, loaded. Two films never meet in a batch: what is encoded before changes nothing.
+
+    Memory bound: one film at a time, about 80 MB beside the models whatever the film's size, and the film itself.
+    """
+
+    def __init__(self, card: ModelCard, detector: "DetectorRuntime", encoder: "EncoderRuntime") -> None:
+        self.card = card
+        self._detector = detector
+        self._encoder = encoder
+
+    @classmethod
+    def load(cls, folder: Path = SHIPPED, device: str = "cpu", threads: int | None = None) -> "Pipeline":
+        """Check and load a model set. CheckpointError when any part of it is missing, damaged or of another format.
+
+        `threads` is torch's number of threads for the whole process; None leaves it.
+        """
+        from encoder.runtime import DetectorRuntime, EncoderRuntime, steady
+
+        steady(threads)
+        return cls(describe(folder), DetectorRuntime.load(folder, device), EncoderRuntime.load(folder, device))
+
+    def analyse(self, image: NDArray[np.generic], spacing_mm: tuple[float, float] | None = None) -> Analysis:
+        """Find every region of a (H, W) image, high = bright, and encode all of them in one pass of the trunk.
+
+        `spacing_mm`: between rows, between columns; None for square pixels. ImageError when it is no picture.
+        """
+        import torch
+
+        from encoder.runtime import picture
+
+        with torch.inference_mode():
+            film = picture(image, spacing_mm, self._encoder.size)
+            found = self._detector.find(film, spacing_mm)
+            vectors, _ = self._encoder.encode(film, [box for _, box, _ in found], spacing_mm)
+        return Analysis(tuple(Region(*row) for row in found), vectors)
+
+    def embed(
+        self, image: NDArray[np.generic], boxes: Sequence[Box], spacing_mm: tuple[float, float] | None = None
+    ) -> Embedding:
+        """Encode given boxes (pixels of the stored image, clipped to it). ImageError when one lies outside."""
+        import torch
+
+        from encoder.runtime import inside, picture
+
+        with torch.inference_mode():
+            film = picture(image, spacing_mm, self._encoder.size)
+            within = inside(boxes, film.image_height, film.image_width)
+            vectors, probability = self._encoder.encode(film, within, spacing_mm)
+        return Embedding(vectors, probability)

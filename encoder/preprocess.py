@@ -1,0 +1,160 @@
+"""A picture as it should be seen goes in, the network's square frame comes out, with the way back for boxes.
+
+The picture is (H, W), high = bright: MONOCHROME1, modality and VOI look-up tables are undone before (in dicomnode,
+where DICOM lives). What is left to remove here is scale: bit depth, exposure, tone curve, pixel aspect. Two channels
+do it. Both are the same for a picture and for any rising straight line of it (8, 12 or 16 bit):
+
+0  rank: each pixel's place in the film's own histogram, -1..1. Equal for every rising tone curve.
+1  local: the distance to the mean of its neighbourhood, in its standard deviations, -1..1. Equal under slow shading,
+   and blind to black plates and borders beyond a neighbourhood.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encoder.boxes import Box
+from encoder.errors import ImageError
+
+CHANNELS = 2
+STRETCH = (0.005, 0.995)  # quantiles that become 0 and 1: markers and dead pixels do not set the scale
+NEIGHBOURHOOD = 8  # a local window is 1/8 of the frame wide: wider than a rib and its gap, narrower than a lung
+LOCAL_FLOOR = 0.03  # of the stretched range: what is flatter than this is flat, not texture to be blown up
+LOCAL_LIMIT = 3.0  # standard deviations that become -1 and 1
+SAMPLED = 32_768  # pixels that stand for the histogram: sorting all of them says the same and costs four times as much
+KNOTS = 1024  # steps of the rank channel
+SMALLEST = 16  # pixels: below this there is no film
+
+SETTINGS: dict[str, object] = {
+    "channels": ["rank", "local"],
+    "stretch": list(STRETCH),
+    "neighbourhood": NEIGHBOURHOOD,
+    "local_floor": LOCAL_FLOOR,
+    "local_limit": LOCAL_LIMIT,
+    "knots": KNOTS,
+    "version": 1,
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the square frame: scaled to keep its true proportions, centred, padded."""
+
+    image_width: int  # pixels of the stored image
+    image_height: int
+    size: int  # pixels, side of the frame
+    left: int  # frame pixels of padding before the image
+    top: int
+    width: int  # frame pixels that the image covers
+    height: int
+
+    def to_frame(self, box: Box) -> Box:
+        """Stored pixels -> shares of the frame, 0..1 from its top-left corner."""
+        sx, sy = self.width / self.image_width, self.height / self.image_height
+        return Box(
+            (box.x1 * sx + self.left) / self.size,
+            (box.y1 * sy + self.top) / self.size,
+            (box.x2 * sx + self.left) / self.size,
+            (box.y2 * sy + self.top) / self.size,
+        )
+
+    def to_image(self, box: Box) -> Box:
+        """Shares of the frame -> stored pixels, clipped to the image."""
+        sx, sy = self.image_width / self.width, self.image_height / self.height
+        return Box(
+            (box.x1 * self.size - self.left) * sx,
+            (box.y1 * self.size - self.top) * sy,
+            (box.x2 * self.size - self.left) * sx,
+            (box.y2 * self.size - self.top) * sy,
+        ).clipped(self.image_width, self.image_height)
+
+
+def placement(height: int, width: int, spacing_mm: tuple[float, float] | None, size: int) -> Placement:
+    """`spacing_mm` is (between rows, between columns), PS3.3 10.7.1.3; only their ratio matters, None means square."""
+    row_mm, column_mm = spacing_mm or (1.0, 1.0)
+    if not (row_mm > 0 and column_mm > 0):
+        raise ImageError(f"pixel spacing {spacing_mm} is not positive")
+    extent = (height * row_mm, width * column_mm)
+    rows, columns = (max(1, round(size * part / max(extent))) for part in extent)
+    return Placement(width, height, size, (size - columns) // 2, (size - rows) // 2, columns, rows)
+
+
+def checked(image: NDArray[np.generic]) -> NDArray[np.float32]:
+    """(H, W) float32 of any number type. ImageError when it is no picture."""
+    if image.ndim != 2 or min(image.shape) < SMALLEST:
+        raise ImageError(f"expected a picture of (rows, columns), each at least {SMALLEST}, got shape {image.shape}")
+    pixels = np.ascontiguousarray(image, dtype=np.float32)
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("the picture holds values that are not finite")
+    if low == high:
+        raise ImageError("the picture has one value everywhere")
+    return (pixels - low) / (high - low)
+
+
+def frame(image: NDArray[np.generic], spacing_mm: tuple[float, float] | None, size: int) -> tuple[Tensor, Placement]:
+    """The network's input (2, size, size) float32 and where the image lies in it. ImageError when it is no picture."""
+    pixels = torch.from_numpy(checked(image))
+    placed = placement(pixels.shape[0], pixels.shape[1], spacing_mm, size)
+    return framed(resized(pixels, placed.height, placed.width), placed), placed
+
+
+def resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    """(H, W) -> (height, width), each new pixel the weighted mean of those it covers, so that grids do not alias."""
+    image = pixels[None, None]
+    return F.interpolate(image, size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+
+
+def framed(pixels: Tensor, placed: Placement) -> Tensor:
+    """Normalise (height, width) pixels and put them in the frame; padding is 0 in both channels."""
+    right, bottom = placed.size - placed.left - placed.width, placed.size - placed.top - placed.height
+    return F.pad(normalised(pixels, placed.size), (placed.left, right, placed.top, bottom))
+
+
+def normalised(pixels: Tensor, size: int) -> Tensor:
+    """(h, w) -> (2, h, w): rank and local channel, both -1..1. `size` is the side of the frame, for the window."""
+    flat = pixels.flatten()
+    ordered = flat[:: max(1, len(flat) // SAMPLED)].sort().values
+    return torch.stack([_rank(pixels, ordered), _local(_stretched(pixels, ordered), size)])
+
+
+def _rank(pixels: Tensor, ordered: Tensor) -> Tensor:
+    """Share of pixels below, with half of those equal, so that ties (plates, few grey levels) sit in their middle."""
+    knots = ordered[torch.linspace(0, len(ordered) - 1, KNOTS).long()]
+    flat = pixels.flatten()
+    below, upto = torch.searchsorted(knots, flat), torch.searchsorted(knots, flat, right=True)
+    return ((below + upto).to(pixels.dtype) / KNOTS - 1.0).view_as(pixels)
+
+
+def _stretched(pixels: Tensor, ordered: Tensor) -> Tensor:
+    last = len(ordered) - 1
+    low, high = ordered[round(STRETCH[0] * last)], ordered[round(STRETCH[1] * last)]
+    if high <= low:  # nearly all of the picture is one value
+        low, high = ordered[0], ordered[-1]
+    return ((pixels - low) / (high - low).clamp_min(1e-12)).clamp(0.0, 1.0)
+
+
+def _mean(pixels: Tensor, half: int) -> Tensor:
+    """The mean of a (2 half + 1) square around each pixel, of what lies inside the picture. By running sums: the cost
+    does not grow with the window."""
+    return _mean_along(_mean_along(pixels.double(), half, 0), half, 1).float()
+
+
+def _mean_along(pixels: Tensor, half: int, dim: int) -> Tensor:
+    length = pixels.shape[dim]
+    sums = torch.cat([torch.zeros_like(pixels.narrow(dim, 0, 1)), pixels.cumsum(dim)], dim)
+    at = torch.arange(length)
+    start, stop = (at - half).clamp_min(0), (at + half + 1).clamp_max(length)
+    count = (stop - start).view(-1, *[1] * (pixels.dim() - 1 - dim))
+    return (sums.index_select(dim, stop) - sums.index_select(dim, start)) / count
+
+
+def _local(pixels: Tensor, size: int) -> Tensor:
+    half = max(1, min(size // (2 * NEIGHBOURHOOD), min(pixels.shape) // 2 - 1))
+    mean = _mean(pixels, half)
+    deviation = (_mean(pixels * pixels, half) - mean * mean).clamp_min(0.0).sqrt()
+    return ((pixels - mean) / (deviation + LOCAL_FLOOR)).clamp(-LOCAL_LIMIT, LOCAL_LIMIT) / LOCAL_LIMIT

@@ -1,0 +1,104 @@
+"""The network's frame and boxes go in, one unit vector for each box and projection comes out.
+
+One pass of the trunk serves every region of a film; a region is a 14 x 14 bilinear sample of the feature map, with
+some context around its box, pooled to 7 x 7. Two projections read it: `anatomy` is trained (region-contrastive, then
+classification: arXiv 2305.05598), `finding` has its place in the architecture and is not offered until it is trained.
+A classification head tells which anatomy a drawn box belongs to.
+"""
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encoder.anatomy import VOCABULARY
+from encoder.trunk import Trunk, TrunkShape, convolution
+
+SAMPLES = 14  # points sampled along each side of a box
+CELLS = 7  # what they are pooled to
+PROJECTIONS = ("anatomy", "finding")
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """The architecture; part of a model's manifest."""
+
+    trunk: TrunkShape = field(default_factory=TrunkShape)
+    classes: int = len(VOCABULARY)
+    size: int = 384  # pixels, side of the frame
+    context: float = 0.15  # a box is grown by this share of its sides: bare crops lose what they need
+    roi: int = 96  # channels of the region's own convolutions
+    hidden: int = 256
+    dim: int = 128  # of each projection
+
+    def plain(self) -> dict[str, object]:
+        return {
+            "trunk": self.trunk.plain(),
+            "classes": self.classes,
+            "size": self.size,
+            "context": self.context,
+            "roi": self.roi,
+            "hidden": self.hidden,
+            "dim": self.dim,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What one pass says about each box."""
+
+    vectors: dict[str, Tensor]  # projection -> (B, N, dim), unit norm
+    anatomy: Tensor  # (B, N, classes) logits
+
+
+class RoiEncoder(nn.Module):
+    """(B, 2, S, S) and (B, N, 4) boxes in shares of the frame -> `Encoded`."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.trunk = Trunk(shape.trunk)
+        self.region = nn.Sequential(
+            convolution(shape.trunk.width, shape.roi),
+            convolution(shape.roi, shape.roi, stride=2),  # 7 x 7 -> 4 x 4: the layout inside a region is kept
+            nn.Flatten(),
+            nn.Linear(shape.roi * 16, shape.hidden),
+            nn.ReLU(),
+        )
+        self.projections = nn.ModuleDict({name: nn.Linear(shape.hidden, shape.dim) for name in PROJECTIONS})
+        self.classifier = nn.Linear(shape.hidden, shape.classes)
+
+    def forward(self, frames: Tensor, boxes: Tensor) -> Encoded:
+        return self.embed(self.features(frames), boxes)
+
+    def features(self, frames: Tensor) -> Tensor:
+        """The map that every region of a film is cut from: (B, C, S/8, S/8)."""
+        middle: Tensor = self.trunk(frames)[1]
+        return middle
+
+    def embed(self, features: Tensor, boxes: Tensor) -> Encoded:
+        batch, count = boxes.shape[:2]
+        hidden = self.region(crop(features, boxes, self.shape.context))  # (B * N, hidden)
+        vectors = {
+            name: F.normalize(project(hidden), dim=-1).view(batch, count, -1)
+            for name, project in self.projections.items()
+        }
+        return Encoded(vectors, self.classifier(hidden).view(batch, count, -1))
+
+
+def crop(features: Tensor, boxes: Tensor, context: float) -> Tensor:
+    """(B, C, h, w) and (B, N, 4) shares of the frame -> (B * N, C, 7, 7). Outside the frame is 0.
+
+    All boxes of a film are one tall sampling grid, so the map is read once.
+    """
+    batch, count = boxes.shape[:2]
+    size = (boxes[..., 2:] - boxes[..., :2]) * (1.0 + context)  # (B, N, 2): width, height
+    centre = boxes[..., :2] + boxes[..., 2:] - 1.0  # -1..1 over the frame
+    theta = boxes.new_zeros(batch * count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = size[..., 0].flatten(), size[..., 1].flatten()
+    theta[:, :, 2] = centre.flatten(0, 1)
+    grid = F.affine_grid(theta, [batch * count, 1, SAMPLES, SAMPLES], align_corners=False)
+    tall = grid.view(batch, count * SAMPLES, SAMPLES, 2)
+    sampled = F.grid_sample(features, tall, mode="bilinear", padding_mode="zeros", align_corners=False)
+    cut = sampled.view(batch, -1, count, SAMPLES, SAMPLES).transpose(1, 2).flatten(0, 1)  # (B * N, C, 14, 14)
+    return F.avg_pool2d(cut, SAMPLES // CELLS)

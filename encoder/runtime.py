@@ -1,0 +1,161 @@
+"""A model folder goes in, models that run on one film at a time come out: the torch below `encoder.pipeline`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encoder.boxes import Box
+from encoder.checkpoint import Manifest, read_manifest, read_weights
+from encoder.detector import Detector, DetectorShape
+from encoder.errors import CheckpointError, ImageError
+from encoder.preprocess import SETTINGS, Placement, checked, framed, placement, resized
+from encoder.roi_encoder import Encoded, EncoderShape, RoiEncoder
+from encoder.trunk import TrunkShape
+
+HUNDREDTHS = 2  # decimals of a found box, in stored pixels: finer is noise, and a stored box must be the encoded one
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A checked image, shrunk once; each model takes its own frame from it."""
+
+    pixels: Tensor  # (h, w) float32, 0..1
+    image_height: int
+    image_width: int
+
+    def frame(self, spacing_mm: tuple[float, float] | None, size: int) -> tuple[Tensor, Placement]:
+        """(1, 2, size, size) and where the image lies in it."""
+        placed = placement(self.image_height, self.image_width, spacing_mm, size)
+        pixels = resized(self.pixels, placed.height, placed.width)
+        return framed(pixels, placed)[None].contiguous(memory_format=torch.channels_last), placed
+
+
+def picture(image: NDArray[np.generic], spacing_mm: tuple[float, float] | None, size: int) -> Picture:
+    """Shrunk to the largest frame that any model takes. ImageError when it is no picture."""
+    pixels = torch.from_numpy(checked(image))
+    height, width = pixels.shape
+    placed = placement(height, width, spacing_mm, size)
+    return Picture(resized(pixels, placed.height, placed.width), height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorRuntime:
+    """A trained detector: `find` says where each region is."""
+
+    model: Detector
+    manifest: Manifest
+    device: str
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> "DetectorRuntime":
+        manifest = _manifest(folder, "detector")
+        if manifest.presence is None:
+            raise CheckpointError("detector.json: no presence threshold")
+        shape = manifest.architecture
+        model = Detector(
+            _shape(DetectorShape, shape, "detector.json"),
+        )
+        return cls(_filled(model, folder, manifest, device), manifest, device)
+
+    @property
+    def size(self) -> int:
+        return self.model.shape.size
+
+    def find(self, film: Picture, spacing_mm: tuple[float, float] | None) -> list[tuple[int, Box, float]]:
+        """(slot, box in stored pixels, presence) of each region that is there, in slot order."""
+        frame, placed = film.frame(spacing_mm, self.size)
+        boxes, logits = self.model(frame.to(self.device))
+        presence = logits[0].sigmoid().cpu().tolist()
+        found = [_rounded(placed.to_image(Box(*row))) for row in boxes[0].cpu().tolist()]
+        least = self.manifest.presence or 0.0
+        return [
+            (slot, box, share)
+            for slot, (box, share) in enumerate(zip(found, presence, strict=True))
+            if share >= least and box.area > 0
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderRuntime:
+    """A trained encoder: `encode` turns boxes of one film into vectors, in one pass of the trunk."""
+
+    model: RoiEncoder
+    manifest: Manifest
+    device: str
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> "EncoderRuntime":
+        manifest = _manifest(folder, "encoder")
+        model = RoiEncoder(_shape(EncoderShape, manifest.architecture, "encoder.json"))
+        return cls(_filled(model, folder, manifest, device), manifest, device)
+
+    @property
+    def size(self) -> int:
+        return self.model.shape.size
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        return tuple(name for name, trained in self.manifest.projections.items() if trained)
+
+    def encode(
+        self, film: Picture, boxes: Sequence[Box], spacing_mm: tuple[float, float] | None
+    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+        """Vectors (N, dim) of each trained projection, and anatomy probabilities (N, classes)."""
+        if not boxes:
+            empty = {name: np.zeros((0, self.model.shape.dim), np.float32) for name in self.projections}
+            return empty, np.zeros((0, self.model.shape.classes), np.float32)
+        frame, placed = film.frame(spacing_mm, self.size)
+        where = torch.tensor([[placed.to_frame(box) for box in boxes]], dtype=torch.float32)
+        encoded: Encoded = self.model(frame.to(self.device), where.to(self.device))
+        vectors = {name: encoded.vectors[name][0].float().cpu().numpy() for name in self.projections}
+        return vectors, encoded.anatomy[0].float().softmax(-1).cpu().numpy()
+
+
+def inside(boxes: Sequence[Box], height: int, width: int) -> list[Box]:
+    """Boxes clipped to the image. ImageError for one that does not meet it."""
+    clipped = [box.clipped(width, height) for box in boxes]
+    for box, part in zip(boxes, clipped, strict=True):
+        if not part.area > 0:
+            raise ImageError(f"box {tuple(round(v, 1) for v in box)} has no area inside the {width} x {height} image")
+    return clipped
+
+
+def steady(threads: int | None) -> None:
+    """The same film gives the same bytes: deterministic kernels only, and a fixed number of threads if given."""
+    torch.use_deterministic_algorithms(True)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _manifest(folder: Path, part: Any) -> Manifest:
+    manifest = read_manifest(folder, part)
+    if manifest.preprocessing != SETTINGS:
+        raise CheckpointError(f"{part}.json: trained with other preprocessing than this program does")
+    return manifest
+
+
+def _shape(kind: Any, architecture: dict[str, Any], name: str) -> Any:
+    try:
+        trunk = architecture["trunk"]
+        return kind(**{**architecture, "trunk": TrunkShape(**{**trunk, "stages": tuple(trunk["stages"])})})
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{name}: an architecture that this program does not know ({error})") from error
+
+
+def _filled(model: Any, folder: Path, manifest: Manifest, device: str) -> Any:
+    try:
+        model.load_state_dict(read_weights(folder, manifest))
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{manifest.part}.safetensors: does not fit its architecture: {first}") from error
+    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+
+def _rounded(box: Box) -> Box:
+    return Box(*(round(value, HUNDREDTHS) for value in box))

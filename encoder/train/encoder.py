@@ -1,0 +1,190 @@
+"""Films with regions go in, `encoder.safetensors` and its manifest come out.
+
+The recipe of RegionMIR (arXiv 2305.05598): first region-contrastive, the same anatomy in two films is the positive
+pair; then classification, here by cosine to one prototype an anatomy, so that what is trained is the space that is
+searched. Boxes are shaken as a detector would miss them. The trunk starts from the detector's when the model set
+already has one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from encoder.anatomy import VOCABULARY
+from encoder.boxes import Box
+from encoder.checkpoint import Manifest, read_manifest, read_weights, save, save_manifest
+from encoder.errors import CheckpointError
+from encoder.metrics import Gallery, average_precisions, by_label, macro, rank_all, unlike_distances
+from encoder.preprocess import SETTINGS
+from encoder.roi_encoder import PROJECTIONS, EncoderShape, RoiEncoder
+from encoder.runtime import DetectorRuntime, EncoderRuntime, inside, picture, steady
+from encoder.train.augment import Cached, Sample, augmented, cached, plain
+from encoder.train.data import HELD, TRAIN, Film, fingerprint, read_films, split
+from encoder.train.loop import Report, TrainOptions, stacked, train
+from encoder.train.losses import prototype_loss, region_contrastive
+
+TRAINED = "anatomy"  # the projection that this step trains; `finding` stays as drawn and is not offered
+CONTRASTIVE_SHARE = 0.3  # of the epochs
+TEMPERATURE = 0.1
+SHAKE = 0.05  # of a box's sides: how far a detector's edge lies from the true one
+NEIGHBOURS = 5  # of the unlike-archive distance
+UNUSUAL = 95  # percentile of the leave-one-patient-out distances
+VIEWS = 1  # augmented views of each held film
+VIEW_SEED = 30_000
+
+
+class _Trained(nn.Module):
+    """The encoder and what only training needs."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.encoder = RoiEncoder(shape)
+        self.prototypes = nn.Parameter(torch.randn(shape.classes, shape.dim))
+
+
+class _Retrieval:
+    """The encoder's task: the same anatomy of other patients first."""
+
+    name = "encoder"
+
+    def __init__(self, held: Sequence[Cached], shape: EncoderShape, epochs: int, device: str) -> None:
+        self.size, self.device = shape.size, device
+        self.contrastive = round(CONTRASTIVE_SHARE * epochs)  # epochs
+        self.model: _Trained = _Trained(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        rng = np.random.default_rng(VIEW_SEED)
+        self.patients = [film.film.patient for film in held]
+        self.plain = [plain(film, shape.size) for film in held]
+        self.views = [augmented(film, shape.size, rng) for film in held for _ in range(VIEWS)]
+
+    def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor:
+        truth = stacked(batch, self.device)
+        encoded = self.model.encoder(truth.frame, _shaken(truth.boxes, rng))
+        vectors, logits = encoded.vectors[TRAINED][truth.placed], encoded.anatomy[truth.placed]
+        anatomy = truth.placed.nonzero()[:, 1]
+        named = F.cross_entropy(logits, anatomy)
+        if epoch < self.contrastive:
+            return region_contrastive(vectors, anatomy, TEMPERATURE) + 0.2 * named
+        return prototype_loss(vectors, self.model.prototypes, anatomy, TEMPERATURE) + 0.2 * named
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Full-ranking mAP, macro over anatomies, of held films as they are and moved."""
+        still, accuracy = self._measure(self.plain)
+        moved, _ = self._measure(self.views)
+        return {"map": still, "moved_map": moved, "accuracy": accuracy, "score": still + moved}
+
+    def _measure(self, samples: Sequence[Sample]) -> tuple[float, float]:
+        rng = np.random.default_rng(VIEW_SEED)
+        vectors, labels, patients, right = [], [], [], []
+        for patient, sample in zip(self.patients, samples, strict=True):
+            batch = stacked([sample], self.device)
+            encoded = self.model.encoder(batch.frame, _shaken(batch.boxes, rng))
+            anatomy = sample.placed.nonzero()[:, 0]
+            vectors.append(encoded.vectors[TRAINED][0, anatomy].cpu().numpy())
+            right.append((encoded.anatomy[0, anatomy].argmax(-1).cpu() == anatomy).float().numpy())
+            labels += anatomy.tolist()
+            patients += [patient] * len(anatomy)
+        return _full_map(np.concatenate(vectors), labels, patients), float(np.concatenate(right).mean())
+
+
+def _full_map(vectors: NDArray[np.float32], labels: Sequence[int], patients: Sequence[str]) -> float:
+    ranking = rank_all(Gallery.of(patients, vectors, labels, patients))
+    return macro(by_label(average_precisions(ranking), ranking.query))
+
+
+def _shaken(boxes: Tensor, rng: np.random.Generator) -> Tensor:
+    """(B, K, 4) with each edge moved by a few per cent of the box's side."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
+    return boxes + sides * torch.from_numpy(rng.normal(0.0, SHAKE, boxes.shape)).float().to(boxes.device)
+
+
+def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | None = None) -> None:
+    """Trains on `dev_train`, stops on `dev_val`, writes the model into `options.out`."""
+    shape = shape or EncoderShape()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    films = read_films(options.data)
+    report("read films", 0, len(films), "")
+    kept = [cached(film, shape.size) for film in split(films, TRAIN)]
+    held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]
+    task = _Retrieval(held, shape, options.epochs, options.device)
+    started = _start_from_detector(task.model.encoder, options.out)
+    report("start", 0, options.epochs, "trunk of the detector" if started else "trunk from scratch")
+    history = train(task, kept, options, report)
+    best = max(history, key=lambda row: row["score"])
+    manifest = Manifest(
+        part="encoder",
+        architecture=shape.plain(),
+        preprocessing=SETTINGS,
+        data=fingerprint(films),
+        seed=options.seed,
+        commit=options.commit,
+        metrics={key: round(value, 5) for key, value in best.items()},
+        projections={name: name == TRAINED for name in PROJECTIONS},
+    )
+    save(options.out, manifest, task.model.encoder.state_dict())
+    store_thresholds(options.out, films, options.device, report)
+
+
+def _start_from_detector(encoder: RoiEncoder, folder: Path) -> bool:
+    """Copy the detector's trunk when there is one of the same shape."""
+    try:
+        weights = read_weights(folder, read_manifest(folder, "detector"))
+    except CheckpointError:
+        return False  # no detector yet: the encoder is trained from scratch
+    trunk = {key.removeprefix("trunk."): value for key, value in weights.items() if key.startswith("trunk.")}
+    own = encoder.trunk.state_dict()
+    if {key: value.shape for key, value in trunk.items()} != {key: value.shape for key, value in own.items()}:
+        return False
+    encoder.trunk.load_state_dict(trunk)
+    return True
+
+
+def store_thresholds(folder: Path, films: Sequence[Film], device: str, report: Report) -> None:
+    """Write into the encoder's manifest when a region is unlike its archive.
+
+    For each anatomy: the 95th percentile, over all films, of the mean cosine distance to the 5 nearest vectors of the
+    same anatomy in other patients (the idea of ACIR). Regions are the detector's when the set has one, as in use.
+    """
+    steady(None)
+    encoder = EncoderRuntime.load(folder, device)
+    detector = DetectorRuntime.load(folder, device) if (folder / "detector.json").exists() else None
+    vectors, labels, patients = [], [], []
+    for number, film in enumerate(films):
+        found = _regions(film, detector, encoder.size)
+        vectors.append(_vectors(film, encoder, [box for _, box in found]))
+        labels += [anatomy for anatomy, _ in found]
+        patients += [film.patient] * len(found)
+        report("thresholds", number + 1, len(films), "")
+    gallery = Gallery.of(patients, np.concatenate(vectors), labels, patients)
+    distance = unlike_distances(gallery, NEIGHBOURS)
+    thresholds = {
+        VOCABULARY.names[anatomy]: round(float(np.percentile(distance[chosen], UNUSUAL)), 6)
+        for anatomy in range(len(VOCABULARY))
+        if (chosen := (gallery.label == anatomy) & ~np.isnan(distance)).any()
+    }
+    manifest = read_manifest(folder, "encoder")
+    save_manifest(folder, replace(manifest, unlike_thresholds=thresholds))
+
+
+@torch.inference_mode()
+def _regions(film: Film, detector: DetectorRuntime | None, size: int) -> list[tuple[int, Box]]:
+    if detector:
+        return [(slot, box) for slot, box, _ in detector.find(picture(film.image, None, size), None)]
+    height, width = film.image.shape
+    clipped = [(anatomy, box.clipped(width, height)) for anatomy, box in film.regions.items()]
+    return [(anatomy, box) for anatomy, box in clipped if box.area > 0]
+
+
+@torch.inference_mode()
+def _vectors(film: Film, encoder: EncoderRuntime, boxes: Sequence[Box]) -> NDArray[np.float32]:
+    height, width = film.image.shape
+    vectors, _ = encoder.encode(picture(film.image, None, encoder.size), inside(boxes, height, width), None)
+    return vectors[TRAINED]

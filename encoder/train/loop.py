@@ -1,0 +1,183 @@
+"""A task and options go in, a run folder comes out: config.json, metrics.json, curves.png, and the best weights.
+
+The run can be stopped after any epoch and resumed to the same result: an epoch's randomness depends on (seed, epoch)
+only, and the state of model, optimiser and history is written in full after each one.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoder.errors import TrainingDataError
+from encoder.train.augment import Cached, Sample, augmented
+
+Report = Callable[[str, int, int, str], None]  # stage, done, total, text
+WEIGHT_DECAY = 1e-4
+WARM_UP = 0.05  # share of the steps in which the rate climbs
+CLIP = 5.0  # gradient norm
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a run is asked to do; written to its config.json."""
+
+    data: Path
+    out: Path
+    seed: int = 0
+    epochs: int = 40
+    batch: int = 16
+    rate: float = 2e-3
+    patience: int = 12  # epochs without a better held-out score before the run stops
+    device: str = "cpu"
+    threads: int | None = None
+    resume: bool = False
+    commit: str | None = None  # of the code, for the manifest
+
+    def plain(self) -> dict[str, object]:
+        """For config.json: folders by name only, they are this machine's business."""
+        return {**asdict(self), "data": self.data.name, "out": self.out.name}
+
+
+class Task(Protocol):
+    """What is trained."""
+
+    name: str
+    size: int
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor: ...
+
+    def validate(self) -> dict[str, float]:
+        """Held-out numbers; "score" is the one to raise."""
+        ...
+
+
+@dataclass
+class _Progress:
+    epoch: int  # epochs done
+    best: float
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+def train(task: Task, films: Sequence[Cached], options: TrainOptions, report: Report) -> list[dict[str, float]]:
+    """Runs to the last epoch or until patience ends; leaves the best weights in the model. Returns the history."""
+    if len(films) < 2:
+        raise TrainingDataError(f"{len(films)} films to train on: at least two are needed")
+    run = options.out / "runs" / task.name
+    run.mkdir(parents=True, exist_ok=True)
+    _write(run / "config.json", options.plain())
+    optimiser = torch.optim.AdamW(task.model.parameters(), lr=options.rate, weight_decay=WEIGHT_DECAY)
+    progress = _Progress(0, float("-inf"), 0, [])
+    if options.resume and (run / "state.pt").exists():
+        progress = _restore(run / "state.pt", task.model, optimiser)
+    while progress.epoch < options.epochs and progress.epoch - progress.best_epoch < options.patience:
+        _epoch(task, films, options, optimiser, progress)
+        _keep(run, task, optimiser, progress)
+        last = progress.history[-1]
+        text = ", ".join(f"{key} {value:.4f}" for key, value in last.items() if key != "epoch")
+        report(f"train {task.name}", progress.epoch, options.epochs, text)
+    task.model.load_state_dict(torch.load(run / "best.pt", weights_only=True))
+    return progress.history
+
+
+def _epoch(
+    task: Task, films: Sequence[Cached], options: TrainOptions, optimiser: torch.optim.Optimizer, progress: _Progress
+) -> None:
+    rng = np.random.default_rng([options.seed, progress.epoch])
+    torch.manual_seed(options.seed * 100_003 + progress.epoch)
+    task.model.train()
+    batches = list(_batches(len(films), options.batch, rng))
+    losses = []
+    for number, chosen in enumerate(batches):
+        share = (progress.epoch + number / len(batches)) / options.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = options.rate * _rate(share)
+        samples = [augmented(films[index], task.size, rng) for index in chosen]
+        loss = task.loss(samples, progress.epoch, rng)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(task.model.parameters(), CLIP)
+        optimiser.step()
+        losses.append(loss.item())
+    progress.epoch += 1
+    task.model.eval()
+    progress.history.append({"epoch": progress.epoch, "loss": float(np.mean(losses)), **task.validate()})
+
+
+def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Every film once in random order; a last batch of one is left out, batch normalisation cannot use it."""
+    order = rng.permutation(count).tolist()
+    for start in range(0, count, size):
+        if len(order[start : start + size]) > 1:
+            yield order[start : start + size]
+
+
+def _rate(share: float) -> float:
+    """Linear warm-up, then half a cosine to almost nothing."""
+    if share < WARM_UP:
+        return max(share / WARM_UP, 0.02)
+    return 0.01 + 0.99 * 0.5 * (1.0 + float(np.cos(np.pi * (share - WARM_UP) / (1.0 - WARM_UP))))
+
+
+def _keep(run: Path, task: Task, optimiser: torch.optim.Optimizer, progress: _Progress) -> None:
+    score = progress.history[-1]["score"]
+    if score > progress.best:
+        progress.best, progress.best_epoch = score, progress.epoch
+        _save(run / "best.pt", task.model.state_dict())
+    state = {"model": task.model.state_dict(), "optimiser": optimiser.state_dict(), "progress": asdict(progress)}
+    _save(run / "state.pt", state)
+    _write(run / "metrics.json", {"best_epoch": progress.best_epoch, "best": progress.best, "epochs": progress.history})
+    _draw(run / "curves.png", progress.history)
+
+
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> _Progress:
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return _Progress(**state["progress"])
+
+
+def _save(path: Path, state: object) -> None:
+    """Beside, then over: a run that is killed here keeps the epoch before."""
+    scratch = path.with_suffix(".part")
+    torch.save(state, scratch)
+    scratch.replace(path)
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _draw(path: Path, history: Sequence[dict[str, float]]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in history[0] if name != "epoch"]
+    figure = Figure(figsize=(4 * len(names), 3), layout="tight")
+    FigureCanvasAgg(figure)
+    for position, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), position + 1)
+        axes.plot([row["epoch"] for row in history], [row[name] for row in history])
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+    figure.savefig(path, dpi=80)
+
+
+def stacked(samples: Sequence[Sample], device: str) -> Sample:
+    """A batch as one sample with a leading dimension."""
+    return Sample(
+        frame=torch.stack([s.frame for s in samples]).to(device, memory_format=torch.channels_last),
+        boxes=torch.stack([s.boxes for s in samples]).to(device),
+        placed=torch.stack([s.placed for s in samples]).to(device),
+        present=torch.stack([s.present for s in samples]).to(device),
+        judged=torch.stack([s.judged for s in samples]).to(device),
+    )

@@ -1,0 +1,51 @@
+"""Predictions and targets in, one number out: what each part of training pulls at."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def generalised_iou(boxes: Tensor, truth: Tensor) -> Tensor:
+    """(..., 4) and (..., 4) -> (...) in -1..1 (Rezatofighi et al., arXiv 1902.09630): falls on even without overlap."""
+    low, high = torch.maximum(boxes[..., :2], truth[..., :2]), torch.minimum(boxes[..., 2:], truth[..., 2:])
+    shared = (high - low).clamp_min(0.0).prod(-1)
+    area = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0.0).prod(-1)
+    union = area + (truth[..., 2:] - truth[..., :2]).prod(-1) - shared
+    hull = torch.maximum(boxes[..., 2:], truth[..., 2:]) - torch.minimum(boxes[..., :2], truth[..., :2])
+    around = hull.clamp_min(0.0).prod(-1)
+    return shared / union.clamp_min(1e-9) - (around - union) / around.clamp_min(1e-9)
+
+
+def box_loss(boxes: Tensor, truth: Tensor, placed: Tensor) -> Tensor:
+    """(B, K, 4) twice and (B, K) bool: distance of the edges and lack of overlap, over the placed slots only."""
+    found, wanted = boxes[placed], truth[placed]
+    if not len(found):
+        return boxes.sum() * 0.0
+    edges = F.smooth_l1_loss(found, wanted, beta=0.01)
+    return 10.0 * edges + (1.0 - generalised_iou(found, wanted)).mean()
+
+
+def presence_loss(logits: Tensor, present: Tensor, judged: Tensor) -> Tensor:
+    """Binary cross-entropy over the slots whose presence is known: unlabelled is not negative."""
+    if not judged.any():
+        return logits.sum() * 0.0
+    return F.binary_cross_entropy_with_logits(logits[judged], present[judged])
+
+
+def region_contrastive(vectors: Tensor, anatomy: Tensor, temperature: float) -> Tensor:
+    """(N, D) unit vectors and (N,) indices: the same anatomy in other films is the positive pair.
+
+    Supervised contrastive loss, outer sum (Khosla et al., arXiv 2004.11362, eq. 2) on regions (arXiv 2305.05598).
+    """
+    similarity = vectors @ vectors.T / temperature
+    own = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    likelihood = F.log_softmax(similarity.masked_fill(own, -1e9), dim=-1)
+    positive = (anatomy[:, None] == anatomy[None, :]) & ~own
+    count = positive.sum(-1)
+    mean = (likelihood * positive).sum(-1) / count.clamp_min(1)
+    return -mean[count > 0].mean() if bool((count > 0).any()) else vectors.sum() * 0.0
+
+
+def prototype_loss(vectors: Tensor, prototypes: Tensor, anatomy: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy over cosine similarity to one prototype an anatomy: (N, D), (C, D), (N,)."""
+    return F.cross_entropy(vectors @ F.normalize(prototypes, dim=-1).T / temperature, anatomy)

@@ -1,0 +1,77 @@
+"""Everything kept in, what contradicts something else out. Reads all files: minutes for a large archive."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import ColumnElement, Select, exists, func, select
+
+from storage.catalog import ACTIVE, Catalog
+from storage.database import Database
+from storage.errors import FileError
+from storage.files import Files
+from storage.records import Disagreement
+from storage.schema import GENERATION, INSTANCE, JOB, REGION, VECTOR
+
+
+def check(database: Database, catalog: Catalog, files: Files) -> list[Disagreement]:
+    """Files against rows, jobs and regions against each other. Nothing is changed.
+
+    What arrives meanwhile may show as an unknown file: it has no row yet.
+    """
+    return [*_files(catalog, files), *_jobs(database)]
+
+
+def _files(catalog: Catalog, files: Files) -> Iterator[Disagreement]:
+    missing = {path: uid for path, (uid, _, _) in catalog.files_under("").items()}
+    for prefix, paths in files.shards():
+        rows = catalog.files_under(prefix)
+        for path in paths:
+            missing.pop(path, None)
+            if path not in rows:
+                yield Disagreement("file unknown", path, "no instance names it")
+            else:
+                yield from _content(files, path, *rows[path])
+    for path, uid in sorted(missing.items()):
+        yield Disagreement("file missing", uid, path)
+
+
+def _content(files: Files, path: str, uid: str, sha256: str, size: int) -> Iterator[Disagreement]:
+    try:
+        found = files.digest(path)
+    except FileError as error:
+        yield Disagreement("file missing", uid, str(error))
+        return
+    if (found.sha256, found.size) != (sha256, size):
+        yield Disagreement(
+            "file differs", uid, f"{found.size} bytes of {found.sha256[:16]}, not {size} of {sha256[:16]}"
+        )
+
+
+def _jobs(database: Database) -> Iterator[Disagreement]:
+    has_job = exists().where(JOB.c.instance_id == INSTANCE.c.id, JOB.c.generation_id == GENERATION.c.id)
+    jobless: Select[str, int] = (
+        select(INSTANCE.c.sop_instance_uid, GENERATION.c.id)
+        .select_from(INSTANCE.join(GENERATION, GENERATION.c.state.in_(ACTIVE)))
+        .where(~has_job.correlate(INSTANCE, GENERATION))
+        .order_by(INSTANCE.c.sop_instance_uid)
+    )
+    with database.reading() as connection:
+        for uid, generation in connection.execute(jobless):
+            yield Disagreement("job missing", uid, f"generation {generation}")
+        for uid, generation in connection.execute(_unexpected(JOB.c.state != "indexed")):
+            yield Disagreement("regions unexpected", uid, f"generation {generation}: its job is not done")
+        vectors = select(func.count()).where(VECTOR.c.region_id == REGION.c.id).correlate(REGION).scalar_subquery()
+        expected = func.json_array_length(GENERATION.c.projections)
+        for uid, generation in connection.execute(_unexpected(vectors != expected)):
+            yield Disagreement("regions unexpected", uid, f"generation {generation}: vectors are missing")
+
+
+def _unexpected(condition: ColumnElement[bool]) -> Select[str, int]:
+    """Instances with a region that meets the condition, and the generation it is of."""
+    job = (JOB.c.instance_id == REGION.c.instance_id) & (JOB.c.generation_id == REGION.c.generation_id)
+    return (
+        select(INSTANCE.c.sop_instance_uid, REGION.c.generation_id)
+        .select_from(REGION.join(INSTANCE).join(GENERATION, GENERATION.c.id == REGION.c.generation_id).join(JOB, job))
+        .where(condition)
+        .distinct()
+        .order_by(INSTANCE.c.sop_instance_uid)
+    )

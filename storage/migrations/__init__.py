@@ -1,0 +1,1 @@
+"""The schema's history, newest last in `versions/`; `run.upgrade` applies what a database lacks."""

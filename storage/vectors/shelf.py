@@ -1,0 +1,262 @@
+"""A search request in, ranked regions out: the partitions, how they follow SQL, and the plan that is taken.
+
+narrow filter               -> its rows are gathered from SQL
+a filter, or few vectors    -> the partition's exact index
+a whole anatomy of many     -> its graph, asked for more than k; its exact index where that leaves fewer than k
+Every plan's candidates are scored again from SQL's rows (scoring.py), so the plan never shows in the scores.
+"""
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from storage.database import Database, counted
+from storage.errors import SnapshotDamaged, VectorError
+from storage.generations import Generations
+from storage.records import Disagreement, Generation, Plan, Scored, SearchAnswer, SearchRequest
+from storage.vectors import rows as sql
+from storage.vectors.index import MARGIN, Ids, Scores, nearest
+from storage.vectors.partition import Filter, Key, Partition
+from storage.vectors.scoring import cosines, unit, units
+from storage.vectors.snapshot import Snapshots, origin
+
+EXACT_LIMIT = 50_000  # vectors of an anatomy that are scanned; above, a graph is built
+GATHER_LIMIT = 512  # allowed instances whose rows are read from SQL instead of filtered in memory
+ATTEMPTS = 5  # searches again when candidates vanish from SQL between search and scoring
+
+
+class Shelf:
+    """All partitions of one process. Safe for threads; searches wait for nobody but a partition's first load.
+
+    Memory bound: 4 x dim + 24 bytes for each vector of a loaded partition, as much again where there is a graph.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        generations: Generations,
+        folder: Path,
+        exact_limit: int = EXACT_LIMIT,
+        gather_limit: int = GATHER_LIMIT,
+    ) -> None:
+        self._database = database
+        self._generations = generations
+        self._snapshots = Snapshots(folder)
+        self._exact_limit = exact_limit
+        self._gather_limit = gather_limit
+        self._partitions: dict[Key, Partition] = {}
+        self._known: dict[int, Generation] = {}  # what a generation is never changes, but for its state
+        self._changing = threading.Lock()
+
+    # --- searching --------------------------------------------------------------------------------------------
+
+    def search(self, request: SearchRequest) -> SearchAnswer:
+        """The best min(k, matching) regions, of everything that was committed before the call.
+
+        GenerationError: there is no such generation. VectorError: no such projection, or a query without a
+        direction or of another dimension.
+        """
+        generation = self._generation(request.generation)
+        place = _place(generation, request.projection)
+        query = unit(np.asarray(request.vector, np.float32), generation.model.dim)
+        for _ in range(ATTEMPTS - 1):
+            answer = self._attempt(request, place, query)
+            if answer is not None:
+                return answer
+        return self._attempt(request, place, query, last=True) or SearchAnswer((), {}, 0)
+
+    def _attempt(
+        self, request: SearchRequest, place: int, query: NDArray[np.float32], *, last: bool = False
+    ) -> SearchAnswer | None:
+        """One search; None when regions went away under it, so that fewer than k might be left."""
+        anatomies = dict.fromkeys(request.anatomies)
+        keys = [Key(request.generation, place, anatomy) for anatomy in anatomies]
+        allowed = None if request.allowed is None else np.unique(np.asarray(request.allowed, np.int64))
+        rows = Filter(allowed, request.excluded_patient)
+        if allowed is not None and len(allowed) <= self._gather_limit:
+            found, watermark = self._gather(keys, rows)
+            return self._answer(request, query, found, dict.fromkeys(anatomies, "gather"), watermark)
+        watermark = self.refresh(keys)
+        ids, plans = self._candidates(request, keys, query, rows)
+        with self._database.reading() as connection:
+            found = sql.stored(connection, place, ids.tolist())
+        if len(found) < len(ids) and not last:
+            return None
+        return self._answer(request, query, found, plans, watermark)
+
+    def _gather(self, keys: list[Key], rows: Filter) -> tuple[list[sql.StoredRow], int]:
+        assert rows.allowed is not None, "only a filter makes rows few enough to gather"
+        with self._database.reading() as connection:
+            watermark = counted(connection, "change")
+            allowed = rows.allowed.tolist()
+            found = [row for key in keys for row in sql.gathered(connection, key, allowed, rows.excluded_patient)]
+        return found, watermark
+
+    def _candidates(
+        self, request: SearchRequest, keys: list[Key], query: NDArray[np.float32], rows: Filter
+    ) -> tuple[Ids, dict[int, Plan]]:
+        """Ids among which the answer is, whatever float32 does to the scores."""
+        plans: dict[int, Plan] = {}
+        found: list[tuple[Ids, Scores]] = []
+        for key in keys:
+            ids, scores, plans[key.anatomy] = self._partitions[key].search(query, request.k, rows)
+            found.append((ids, scores))
+        ids = np.concatenate([np.empty(0, np.int64), *(part for part, _ in found)])
+        scores = np.concatenate([np.empty(0, np.float32), *(part for _, part in found)])
+        good = scores >= request.minimum_score - MARGIN
+        ids, scores = ids[good], scores[good]
+        return ids[nearest(scores, request.k)], plans
+
+    @staticmethod
+    def _answer(
+        request: SearchRequest,
+        query: NDArray[np.float32],
+        found: list[sql.StoredRow],
+        plans: dict[int, Plan],
+        watermark: int,
+    ) -> SearchAnswer:
+        if not found:
+            return SearchAnswer((), plans, watermark)
+        stored = sql.stack(row.data for row in found)
+        chosen = nearest(units(stored) @ query, request.k)
+        scores = cosines(np.asarray(request.vector, np.float32), stored[chosen])
+        scored = sorted(
+            (-score, found[at].sop_instance_uid, found[at].anatomy, found[at].region_id)
+            for score, at in zip(scores, chosen, strict=True)
+            if score >= request.minimum_score
+        )
+        hits = tuple(Scored(region_id, anatomy, -score) for score, _, anatomy, region_id in scored[: request.k])
+        return SearchAnswer(hits, plans, watermark)
+
+    def _generation(self, generation_id: int) -> Generation:
+        with self._changing:
+            known = self._known.get(generation_id)
+        if known is None:
+            known = self._generations.get(generation_id)
+            with self._changing:
+                self._known[generation_id] = known
+        return known
+
+    # --- following SQL ------------------------------------------------------------------------------------------
+
+    def refresh(self, keys: Iterable[Key] | None = None) -> int:
+        """Bring these partitions (all loaded ones by default) up to what is committed; returns the watermark.
+
+        Reads one row when nothing changed. Loads a partition from its snapshot, or from SQL when that is damaged.
+        """
+        with self._database.reading() as connection:
+            counter = counted(connection, "change")
+            for key in list(self._partitions) if keys is None else keys:
+                partition = self._partition(key)
+                if partition.watermark < counter:
+                    with partition.updating:
+                        self._bring_up(connection, partition, counter)
+        return counter
+
+    def _partition(self, key: Key) -> Partition:
+        generation = self._generation(key.generation)
+        with self._changing:
+            return self._partitions.setdefault(key, Partition(key, generation.model.dim))
+
+    def _bring_up(self, connection: Connection, partition: Partition, counter: int) -> None:
+        if partition.watermark < 0:
+            self._load(connection, partition, counter)
+        if partition.watermark < counter:
+            _replay(connection, partition, counter)
+
+    def _load(self, connection: Connection, partition: Partition, counter: int) -> None:
+        """From the snapshot when it and SQL agree; else the partition stays empty and everything is replayed."""
+        of = origin(self._generation(partition.key.generation), partition.key)
+        loaded = Partition(partition.key, partition.exact.dim)
+        try:
+            self._snapshots.load(of, loaded, counter)
+            _replay(connection, loaded, counter)
+            view = loaded.exact.view
+            if (len(view.ids), int(view.ids.sum())) != sql.extent(connection, partition.key, counter):
+                raise SnapshotDamaged("index file: its regions are not those of the database")
+        except SnapshotDamaged:
+            loaded = Partition(partition.key, partition.exact.dim)
+        partition.exact, partition.graph = loaded.exact, loaded.graph
+        partition.watermark, partition.saved = max(loaded.watermark, 0), loaded.saved
+
+    def warm(self, generation_id: int) -> int:
+        """Load every partition of a generation, so that no query has to; returns how many vectors that makes."""
+        model = self._generation(generation_id).model
+        places, anatomies = range(len(model.projections)), range(len(model.regions))
+        keys = [Key(generation_id, place, anatomy) for place in places for anatomy in anatomies]
+        self.refresh(keys)
+        return sum(len(self._partitions[key]) for key in keys)
+
+    # --- upkeep, by the one process that owns the snapshots ---------------------------------------------------------
+
+    def improve(self) -> int:
+        """Build or bring up the graphs of large partitions; returns how many changed. Takes long, blocks nobody."""
+        return sum(partition.improve(self._exact_limit) for partition in list(self._partitions.values()))
+
+    def snapshot(self) -> int:
+        """Write the partitions that changed since their snapshot; returns how many. StorageFull, FileError."""
+        self.refresh()
+        written = 0
+        for partition in list(self._partitions.values()):
+            with partition.updating:
+                if partition.saved != partition.watermark:
+                    self._snapshots.save(origin(self._generation(partition.key.generation), partition.key), partition)
+                    written += 1
+        return written
+
+    def forget(self) -> None:
+        """Drop partitions and snapshots of generations that are gone or no longer in use."""
+        used = {generation.id for generation in self._generations.all() if generation.state != "abandoned"}
+        with self._changing:
+            self._partitions = {key: kept for key, kept in self._partitions.items() if key.generation in used}
+            self._known = {known: kept for known, kept in self._known.items() if known in used}
+        for generation_id in self._snapshots.generations():
+            if generation_id not in used:
+                self._snapshots.drop(generation_id)
+
+    def check(self) -> list[Disagreement]:
+        """Where a loaded partition and SQL disagree, after a refresh; none is what is right."""
+        found = []
+        for partition in list(self._partitions.values()):
+            with partition.updating, self._database.reading() as connection:
+                self._bring_up(connection, partition, counted(connection, "change"))
+                detail = _difference(connection, partition)
+            if detail:
+                key = partition.key
+                subject = f"generation {key.generation}, projection {key.place}, anatomy {key.anatomy}"
+                found.append(Disagreement("index differs", subject, detail))
+        return found
+
+
+def _place(generation: Generation, projection: str) -> int:
+    try:
+        return generation.model.projections.index(projection)
+    except ValueError:
+        raise VectorError(f"generation {generation.id} has no projection {projection!r}") from None
+
+
+def _replay(connection: Connection, partition: Partition, counter: int) -> None:
+    """Apply what happened since the partition's watermark. Both reads are of one state of the database."""
+    gone = sql.removed(connection, partition.key, partition.watermark, counter)
+    nothing = np.empty(0, np.int64)
+    partition.apply(gone, nothing, np.empty((0, partition.exact.dim), np.float32), np.empty((0, 2), np.int64))
+    for ids, vectors, labels in sql.added(connection, partition.key, partition.watermark, counter):
+        partition.apply(nothing, ids, units(vectors), labels)
+    partition.watermark = counter
+
+
+def _difference(connection: Connection, partition: Partition) -> str:
+    view = partition.exact.view
+    start = 0
+    for ids, vectors, labels in sql.added(connection, partition.key, 0, partition.watermark):
+        rows = slice(start, start + len(ids))
+        if not (np.array_equal(view.ids[rows], ids) and np.array_equal(view.labels[rows], labels)):
+            return "other regions"
+        if not np.array_equal(view.vectors[rows], units(vectors)):
+            return "other vectors"
+        start = rows.stop
+    return "" if start == len(view.ids) else f"{len(view.ids)} regions instead of {start}"

@@ -1,0 +1,97 @@
+"""All migrations applied, and the tables as the program sees them: the same."""
+
+import re
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, text
+
+from storage.database import Database
+from storage.errors import DatabaseError
+from storage.migrations.run import newest
+from storage.schema import METADATA, REVISION
+from storage.store import Store
+from tests.integration.storage.building import Bench
+
+SQLITE_DDL = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%' ORDER BY name"
+POSTGRESQL_DDL = """
+    SELECT table_name || '.' || column_name,
+           data_type || coalesce(collation_name, '') || is_nullable || coalesce(column_default, '')
+      FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+    UNION SELECT 'index ' || indexname, indexdef FROM pg_indexes
+     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    UNION SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+     WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
+    ORDER BY 1"""
+
+
+def _described(engine: Engine) -> dict[str, str]:
+    with engine.connect() as connection:
+        query = SQLITE_DDL if engine.dialect.name == "sqlite" else POSTGRESQL_DDL
+        return {name: _unordered(ddl) for name, ddl in connection.execute(text(query))}
+
+
+def _unordered(ddl: str) -> str:
+    """A table's constraints have no order that means anything."""
+    return ",".join(sorted(part.strip() for part in re.sub(r"[()\s]+", " ", ddl).split(",")))
+
+
+def test_newest_revision_is_the_programs() -> None:
+    assert newest() == REVISION
+
+
+def test_migrated_is_what_the_metadata_says(bench: Bench, store: Store) -> None:
+    engine = store._database.engine
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    migrated = _described(engine)
+    if engine.dialect.name == "sqlite":
+        fresh = create_engine(f"sqlite:///{bench.root}/fresh.sqlite")
+        METADATA.create_all(fresh)
+        assert migrated == _described(fresh)
+        fresh.dispose()
+    else:
+        with engine.begin() as connection:
+            METADATA.drop_all(connection)
+            METADATA.create_all(connection)
+        assert migrated == _described(engine)
+    assert len(migrated) > 20
+
+
+def test_opening_again_changes_nothing(bench: Bench) -> None:
+    before = _described(bench.open()._database.engine)
+    assert _described(bench.open()._database.engine) == before
+
+
+def test_many_programs_start_at_once(bench: Bench, in_threads) -> None:  # type: ignore[no-untyped-def]
+    in_threads(*[bench.open] * 4)
+    assert {store._database.revision() for store in bench.opened} == {REVISION}
+
+
+def test_newer_schema_is_refused(bench: Bench, store: Store) -> None:
+    with store._database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match="not one this program knows"):
+        bench.open()
+
+
+def test_sqlite_is_made_durable(store: Store) -> None:
+    if not store._database.sqlite:
+        pytest.skip("pragmas are SQLite's")
+    with store._database.reading() as connection:
+        pragma = lambda name: connection.execute(text(f"PRAGMA {name}")).scalar()  # noqa: E731
+        assert pragma("journal_mode") == "wal"
+        assert pragma("synchronous") == 2
+        assert pragma("foreign_keys") == 1
+        assert pragma("busy_timeout") == 30_000
+
+
+def test_unknown_database_is_one_clear_error() -> None:
+    with pytest.raises(DatabaseError):
+        Database("nonsense://x")
+
+
+def test_missing_server_is_one_clear_error(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DatabaseError):
+        Store.open(tmp_path, f"postgresql+psycopg://nobody@/nothing?host={tmp_path}")

@@ -1,0 +1,88 @@
+"""A node as its users see it: a process tree on a port. Started for a test, ended with it, by its own id."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicomnode.dimse.client import Peer
+
+READY_S = 60.0
+STOP_S = 60.0
+
+
+@dataclass
+class RunningNode:
+    """A started `dicomnode serve`."""
+
+    root: Path
+    port: int
+    process: "subprocess.Popen[str]"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def peer(self) -> Peer:
+        return Peer("127.0.0.1", self.port)
+
+    def kill_tree(self) -> None:
+        """kill -9 of the whole process group."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def running_node(root: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningNode]:
+    """`dicomnode serve` in a process group of its own, ready to be called."""
+    command = [sys.executable, "-m", "dicomnode", "serve", "--root", str(root), "--host", "127.0.0.1", "--port", "0"]
+    with (root.parent / f"{root.name}.log").open("a") as log:
+        process = subprocess.Popen(
+            [*command, "--json", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env=os.environ | (environment or {}),
+        )
+        assert process.stdout is not None
+        try:
+            waiting, _, _ = select.select([process.stdout], [], [], READY_S)
+            line = process.stdout.readline() if waiting else ""
+            assert line, f"the node did not start:\n{Path(log.name).read_text()[-2000:]}"
+            yield RunningNode(root, json.loads(line)["port"], process)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            process.stdout.close()
+
+
+def dicomnode(*arguments: str | Path, check: bool = True, timeout: float = 300.0) -> "subprocess.CompletedProcess[str]":
+    """One command of the program, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dicomnode", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def answered(*arguments: str | Path) -> Any:
+    """The JSON document that a command prints."""
+    return json.loads(dicomnode(*arguments, "--json").stdout)
