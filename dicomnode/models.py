@@ -1,5 +1,6 @@
 """Model sets: a folder in, a model that the store knows and every process can load out."""
 
+import logging
 from pathlib import Path
 
 from dicomnode.errors import ConfigError
@@ -9,6 +10,8 @@ from encoder.errors import CheckpointError
 from encoder.pipeline import SHIPPED
 from storage.records import Generation, Model
 from storage.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def install(store: Store, folder: Path) -> Model:
@@ -43,5 +46,9 @@ def ensure_live(store: Store, folder: str) -> Generation:
     """The live generation; on a new archive, one of the configured model set, or of the shipped one."""
     live = store.generations.live()
     if live is not None:
+        if folder and describe(Path(folder)).id != live.model.id:
+            log.warning(
+                "the archive is indexed with model %s, not the configured one: `reindex --model`", live.model.id
+            )
         return live
     return store.generations.ensure_live(install(store, Path(folder) if folder else SHIPPED))

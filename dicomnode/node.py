@@ -54,7 +54,12 @@ class Lock:
 
 def open_store(config: Config) -> Store:
     """The archive of this configuration, migrated to this program's schema."""
-    return Store.open(config.root, config.storage.url or None, exact_limit=config.query.exact_below)
+    return Store.open(
+        config.root,
+        config.storage.url or None,
+        exact_limit=config.query.exact_below,
+        max_attempts=config.ingest.maximum_attempts,
+    )
 
 
 class Node:
@@ -64,6 +69,7 @@ class Node:
         self._config = config
         self._lock = Lock(config.root / "serve.lock", "a node")
         self._stopping = threading.Event()
+        self._warm = 0  # the generation whose index is loaded
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
     @property
@@ -126,7 +132,13 @@ class Node:
 
     def _take_up(self) -> None:
         try:
+            live = self._store.generations.live()
+            if live is not None and live.id != self._warm:
+                self._store.vectors.warm(live.id)
+                self._store.vectors.forget()
+                self._warm = live.id
             self._store.vectors.refresh()
+            self._store.vectors.improve()
         except StorageError:
             log.exception("the index could not be brought up to date; the next round tries again")
 

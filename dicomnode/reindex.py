@@ -45,9 +45,7 @@ def plan(store: Store, model: Path | None) -> dict[str, Any]:
 def rebuild_index(store: Store) -> dict[str, Any]:
     """Make every index file of the live generation anew from the database."""
     live = _live(store)
-    store.vectors.forget()
-    vectors = store.vectors.warm(live.id)
-    return {"generation": live.id, "vectors": vectors, "files": store.vectors.snapshot()}
+    return {"generation": live.id, "vectors": store.vectors.rebuild(live.id)}
 
 
 def run(store: Store, config: Config, model: Path | None, report: Report) -> dict[str, Any]:

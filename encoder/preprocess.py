@@ -26,7 +26,7 @@ NEIGHBOURHOOD = 8  # a local window is 1/8 of the frame wide: wider than a rib a
 LOCAL_FLOOR = 0.03  # of the stretched range: what is flatter than this is flat, not texture to be blown up
 LOCAL_LIMIT = 3.0  # standard deviations that become -1 and 1
 SAMPLED = 32_768  # pixels that stand for the histogram: sorting all of them says the same and costs four times as much
-KNOTS = 1024  # steps of the rank channel
+LEVELS = 2048  # grey levels that the rank channel tells apart
 SMALLEST = 16  # pixels: below this there is no film
 
 SETTINGS: dict[str, object] = {
@@ -35,7 +35,7 @@ SETTINGS: dict[str, object] = {
     "neighbourhood": NEIGHBOURHOOD,
     "local_floor": LOCAL_FLOOR,
     "local_limit": LOCAL_LIMIT,
-    "knots": KNOTS,
+    "levels": LEVELS,
     "version": 1,
 }
 
@@ -117,40 +117,44 @@ def framed(pixels: Tensor, placed: Placement) -> Tensor:
 
 def normalised(pixels: Tensor, size: int) -> Tensor:
     """(h, w) -> (2, h, w): rank and local channel, both -1..1. `size` is the side of the frame, for the window."""
+    stretched = _stretched(pixels)
+    return torch.stack([_rank(stretched), _local(stretched, size)])
+
+
+def _stretched(pixels: Tensor) -> Tensor:
+    """(h, w) 0..1 between two quantiles."""
     flat = pixels.flatten()
     ordered = flat[:: max(1, len(flat) // SAMPLED)].sort().values
-    return torch.stack([_rank(pixels, ordered), _local(_stretched(pixels, ordered), size)])
-
-
-def _rank(pixels: Tensor, ordered: Tensor) -> Tensor:
-    """Share of pixels below, with half of those equal, so that ties (plates, few grey levels) sit in their middle."""
-    knots = ordered[torch.linspace(0, len(ordered) - 1, KNOTS).long()]
-    flat = pixels.flatten()
-    below, upto = torch.searchsorted(knots, flat), torch.searchsorted(knots, flat, right=True)
-    return ((below + upto).to(pixels.dtype) / KNOTS - 1.0).view_as(pixels)
-
-
-def _stretched(pixels: Tensor, ordered: Tensor) -> Tensor:
     last = len(ordered) - 1
     low, high = ordered[round(STRETCH[0] * last)], ordered[round(STRETCH[1] * last)]
     if high <= low:  # nearly all of the picture is one value
-        low, high = ordered[0], ordered[-1]
+        low, high = pixels.min(), pixels.max()
     return ((pixels - low) / (high - low).clamp_min(1e-12)).clamp(0.0, 1.0)
 
 
+def _rank(stretched: Tensor) -> Tensor:
+    """Share of pixels below, with half of those equal, so that ties (plates, few grey levels) sit in their middle."""
+    level = (stretched * (LEVELS - 1)).round().long()
+    counts = torch.bincount(level.flatten(), minlength=LEVELS).to(stretched.dtype)
+    middle = counts.cumsum(0) - counts / 2
+    return (middle * (2.0 / level.numel()) - 1.0)[level]
+
+
 def _mean(pixels: Tensor, half: int) -> Tensor:
-    """The mean of a (2 half + 1) square around each pixel, of what lies inside the picture. By running sums: the cost
-    does not grow with the window."""
-    return _mean_along(_mean_along(pixels.double(), half, 0), half, 1).float()
+    """The mean of a (2 half + 1) square around each pixel, of what lies inside the picture.
+
+    By running sums along each side: the cost does not grow with the window.
+    """
+    return _mean_of_rows(_mean_of_rows(pixels, half).T, half).T
 
 
-def _mean_along(pixels: Tensor, half: int, dim: int) -> Tensor:
-    length = pixels.shape[dim]
-    sums = torch.cat([torch.zeros_like(pixels.narrow(dim, 0, 1)), pixels.cumsum(dim)], dim)
+def _mean_of_rows(pixels: Tensor, half: int) -> Tensor:
+    """(h, w) -> (h, w), means along each column of the picture."""
+    length = len(pixels)
+    sums = F.pad(pixels.cumsum(0), (0, 0, 1, 0))  # (h + 1, w)
     at = torch.arange(length)
     start, stop = (at - half).clamp_min(0), (at + half + 1).clamp_max(length)
-    count = (stop - start).view(-1, *[1] * (pixels.dim() - 1 - dim))
-    return (sums.index_select(dim, stop) - sums.index_select(dim, start)) / count
+    return (sums[stop] - sums[start]) / (stop - start)[:, None]
 
 
 def _local(pixels: Tensor, size: int) -> Tensor:

@@ -5,13 +5,13 @@ Every statement that changes or reads the catalogue is in this module; what a co
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     Connection,
-    RowMapping,
     Select,
     Table,
     bindparam,
@@ -32,10 +32,13 @@ from storage.records import Added, Condition, InstanceRow, KeptFile, Level, NewI
 from storage.regions import INSTANCE_ROW, delete_regions
 from storage.schema import GENERATION, INSTANCE, JOB, PATIENT, SERIES, STUDY
 from storage.sql import DistinctList
+from storage.together import Together
 
+POLICIES: tuple[Policy, ...] = ("keep", "replace")
 ACTIVE = ("live", "building")  # generations that get a job for every instance
 PAGE = 500  # rows fetched at once while streaming
 
+LISTS = frozenset({"modalities_in_study", "sop_classes_in_study"})  # columns whose values are tuples of strings
 UIDS: dict[Level, tuple[str, ...]] = {  # what identifies a row of a level, and the order rows come in
     "PATIENT": ("patient_id", "issuer", "anonymous_key"),
     "STUDY": ("study_instance_uid",),
@@ -76,6 +79,7 @@ class Catalog:
         self._database = database
         self._files = files
         self._clock = clock
+        self._adding = {policy: Together(partial(self.add_all, policy=policy)) for policy in POLICIES}
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -85,8 +89,9 @@ class Catalog:
         A second instance of the same UID: with the same bytes it changes nothing (`identical`); with others it is
         thrown away (`kept`) or takes the first one's place (`replaced`: its regions go, its jobs start over).
         The file that lost is removed after the commit. StorageFull, DatabaseError: nothing was catalogued.
+        Threads that add at the same time share a commit.
         """
-        return self.add_all([(new, kept)], policy)[0]
+        return self._adding[policy].do((new, kept))
 
     def add_all(self, arrivals: Sequence[tuple[NewInstance, KeptFile]], policy: Policy = "keep") -> list[Added]:
         """`add` for several, in order, sharing one transaction: all are durable on return, or none is there."""
@@ -125,14 +130,18 @@ class Catalog:
             .order_by(*(COLUMNS[name] for name in UIDS[level]))
             .limit(limit)
         )
-        return self._stream(query)
+        return self._stream(query, names)
 
-    def _stream(self, query: Select[Any]) -> Iterator[Row]:
+    def _stream(self, query: Select[Any], names: Sequence[str]) -> Iterator[Row]:
+        lists = [name for name in names if name in LISTS]
         with self._database.reading() as connection:
             streaming = connection.execution_options(stream_results=True, yield_per=PAGE)
             with streaming.execute(query) as result:  # closed too when the reader stops early
-                for row in result.mappings():
-                    yield _tidied(row)
+                for values in result:
+                    row = dict(zip(names, values, strict=True))
+                    for name in lists:
+                        row[name] = _tidied(row[name])
+                    yield row
 
     def candidates(self, conditions: Iterable[Condition]) -> NDArray[np.int64]:
         """Row ids of the instances that meet the conditions: (n,) int64, ascending."""
@@ -345,9 +354,6 @@ def _selected(level: Level, name: str) -> ColumnElement[Any]:
     return COUNTS[level][name].label(name) if name in COUNTS[level] else COLUMNS[name]
 
 
-def _tidied(row: RowMapping) -> Row:
-    """Lists without gaps, in order: databases make them in any."""
-    return {
-        name: tuple(sorted(item for item in value if item is not None)) if isinstance(value, list) else value
-        for name, value in row.items()
-    }
+def _tidied(found: Iterable[str | None]) -> tuple[str, ...]:
+    """A list without gaps, in order: databases make it in any."""
+    return tuple(sorted(item for item in found if item is not None))

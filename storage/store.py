@@ -34,7 +34,9 @@ SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 class Store:
     """Everything kept under one root. Safe for threads; each process opens its own."""
 
-    def __init__(self, root: Path, database: Database, clock: Callable[[], float], exact_limit: int) -> None:
+    def __init__(
+        self, root: Path, database: Database, clock: Callable[[], float], exact_limit: int, max_attempts: int
+    ) -> None:
         """Use `open`."""
         self.root = root
         self.models = root / MODELS
@@ -43,7 +45,7 @@ class Store:
         self.files = Files(root)
         self.catalog = Catalog(database, self.files, clock)
         self.generations = Generations(database, clock)
-        self.jobs = Jobs(database, clock, MAX_ATTEMPTS)
+        self.jobs = Jobs(database, clock, max_attempts)
         self.regions = Regions(database)
         self.vectors = Shelf(database, self.generations, root / "index", exact_limit)
 
@@ -54,10 +56,12 @@ class Store:
         url: str | None = None,
         clock: Callable[[], float] = time.time,
         exact_limit: int = EXACT_LIMIT,
+        max_attempts: int = MAX_ATTEMPTS,
     ) -> Self:
         """Make what is missing below `root`, bring the schema up, open. Changes nothing that is kept.
 
-        `exact_limit`: vectors of an anatomy up to which a search scans them all. FileError, DatabaseError.
+        `exact_limit`: vectors of an anatomy up to which a search scans them all; `max_attempts`: tries of one job
+        before it is failed. FileError, DatabaseError.
         """
         with reported("root folder"):
             root.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,7 @@ class Store:
         database = Database(url or URL.create("sqlite", database=str(root / "dicomnode.sqlite")))
         try:
             database.upgrade()
-            return cls(root, database, clock, exact_limit)
+            return cls(root, database, clock, exact_limit, max_attempts)
         except StorageError:
             database.close()
             raise

@@ -16,6 +16,7 @@ def add(commands: options.Commands) -> None:
     for name, text in (("detector", "boxes and presence of the regions"), ("encoder", "vectors of the regions")):
         part = parts.add_parser(name, help=text)
         _add_common(part)
+        part.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
         part.add_argument("--epochs", type=int, help="passes over the films (default: the recipe's)")
         part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
         part.add_argument("--resume", action="store_true", help="go on from the run folder's last epoch")
@@ -36,7 +37,6 @@ def add(commands: options.Commands) -> None:
 def _add_common(part: argparse.ArgumentParser) -> None:
     part.add_argument("--data", type=Path, required=True, metavar="DIR", help="films in the layout of data/cxr")
     part.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
-    part.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
 
 def train_model(arguments: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def build_phantoms(arguments: argparse.Namespace) -> int:
     from encoder.phantoms.build import build
 
     with output.progress() as bars:
-        made = build(arguments.data, arguments.out, arguments.seed, output.Reporter(bars))
+        made = build(arguments.data, arguments.out, output.Reporter(bars))
     output.say(f"{made}: {made.stat().st_size / 1e6:.2f} MB")
     return 0
 

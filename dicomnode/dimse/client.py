@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
 from pynetdicom import AE, _config
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
@@ -134,13 +135,21 @@ def find(peer: Peer, identifier: Dataset) -> Iterator[Dataset]:
     """Study Root C-FIND; the Pending identifiers as they come. PeerError with the peer's Error Comment on failure."""
     private.register()
     context = build_context(StudyRootQueryRetrieveInformationModelFind, list(contexts.QUERY))
-    with _association(peer, [context]) as association:
+    with _association(peer, [context], _relational()) as association:
         for answer, match in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
             code = _status(answer)
             if code in (status.PENDING, status.PENDING_WARNING):
                 yield match
             elif code != status.SUCCESS:
                 raise PeerError(f"query failed with 0x{code:04X}: {answer.get('ErrorComment', 'no comment')}")
+
+
+def _relational() -> tuple[SOPClassExtendedNegotiation]:
+    """Ask for relational queries (PS3.4 C.5.1.1), so that an image is found by its UID alone."""
+    item = SOPClassExtendedNegotiation()
+    item.sop_class_uid = StudyRootQueryRetrieveInformationModelFind
+    item.service_class_application_information = b"\x01"
+    return (item,)
 
 
 def _status(answer: Dataset) -> int:
@@ -150,7 +159,7 @@ def _status(answer: Dataset) -> int:
 
 
 @contextmanager
-def _association(peer: Peer, proposed: list[Any]) -> Iterator[Any]:
+def _association(peer: Peer, proposed: list[Any], negotiated: tuple[Any, ...] = ()) -> Iterator[Any]:
     quiet_libraries()
     entity = AE(ae_title=peer.calling)
     entity.requested_contexts = proposed
@@ -158,7 +167,7 @@ def _association(peer: Peer, proposed: list[Any]) -> Iterator[Any]:
     entity.implementation_class_uid = uids.IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = uids.IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = 131072
-    association = entity.associate(peer.host, peer.port, ae_title=peer.called)
+    association = entity.associate(peer.host, peer.port, ae_title=peer.called, ext_neg=list(negotiated))
     if not association.is_established:
         refused = "rejected the association" if association.is_rejected else "does not answer"
         raise PeerError(f"{peer.called} at {peer.host}:{peer.port} {refused}")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from socketserver import BaseServer
 from typing import Any, Protocol
 
 from pynetdicom import evt
@@ -200,6 +201,11 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]
             self._by_address[address] -= 1
             if self._by_address[address] <= 0:
                 del self._by_address[address]
+
+    def shutdown(self) -> None:
+        """Stop accepting and close the socket. The entity never listed this server: `make_server` does not."""
+        BaseServer.shutdown(self)
+        self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that could not be set up is closed; the peer sees that, and the log stays quiet."""

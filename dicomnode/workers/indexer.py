@@ -110,7 +110,7 @@ def main() -> None:
     """The process: plan from the lifeline, store opened, jobs done until the parent hangs up."""
     connection, plan = child.lifeline()
     log.configure(plan.log.level, plan.log.format)
-    store = Store.open(plan.root, plan.url or None)
+    store = Store.open(plan.root, plan.url or None, max_attempts=plan.ingest.maximum_attempts)
     try:
         indexer = Indexer(store, plan)
         indexer.warm()

@@ -6,6 +6,7 @@ worker ends as failed and not in a loop.
 
 import dataclasses
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -30,13 +31,12 @@ class Pool:
         self._children: list[Child] = []
         self._owners: dict[int, str] = {}
         self._size = size
-        self._started = 0
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="worker-watch", daemon=True)
 
     def start(self) -> None:
         """Release what earlier processes of this owner held, then start every worker."""
-        self._store.jobs.release(self._plan.owner)
+        self._store.jobs.release(self._plan.owner, counts=False)
         self._children = [self._new() for _ in range(self._size)]
         self._watcher.start()
 
@@ -63,11 +63,10 @@ class Pool:
             each.hang_up()
         for each in self._children:
             each.join()
-        self._store.jobs.release(self._plan.owner)
+        self._store.jobs.release(self._plan.owner, counts=False)
 
     def _new(self) -> Child:
-        self._started += 1
-        owner = f"{self._plan.owner}/{self._started}"
+        owner = f"{self._plan.owner}/{secrets.token_hex(4)}"  # never the name of an earlier process
         child = self._start(MODULE, dataclasses.replace(self._plan, owner=owner))
         self._owners[child.pid] = owner
         return child

@@ -1,7 +1,7 @@
 """A folder of labelled films and a pipeline go in, one JSON object of MODELS.md section 4 comes out."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,21 @@ from encoder.train.data import HELD, Film, read_films
 
 Report = Callable[[str, int, int, str], None]  # stage, done, total, text
 PROJECTION = "anatomy"
+EVERY = "all"
 BOOTSTRAP_SEED = 0
 
 
 def evaluate_films(
-    data: Path, pipeline: Pipeline, split: str | None = HELD, report: Report | None = None
+    data: Path, pipeline: Pipeline, split: str | None = None, report: Report | None = None
 ) -> dict[str, object]:
-    """Detector and retrieval over the films of one split (None: all of them), with the trivial rows.
+    """Detector and retrieval over the films of one split, with the trivial rows.
+
+    `split`: a name that records carry, or "all"; None is the held-out split where any record is so marked, else all.
 
     A film that is no picture is skipped and counted with its reason. TrainingDataError when the folder has another
     layout. Keys of what is not measured here (finding, unlike_archive) are absent.
     """
-    films = [film for film in read_films(data) if split is None or film.split == split]
+    films = _chosen(read_films(data), split)
     skipped: Counter[str] = Counter()
     overlaps: list[detection.Overlap] = []
     entries: list[retrieval.Entry] = []
@@ -48,9 +51,14 @@ def evaluate_films(
         "films": len(seen),
         "patients": len({film.patient for film in seen}),
         "skipped": dict(sorted(skipped.items())),
-        "split": split,
+        "splits": sorted({film.split for film in seen}),
         "model": pipeline.card.model_id,
     }
+
+
+def _chosen(films: Sequence[Film], split: str | None) -> list[Film]:
+    name = split or (HELD if any(film.split == HELD for film in films) else EVERY)
+    return [film for film in films if name in (EVERY, film.split)]
 
 
 def _entries(film: Film, analysis: Analysis) -> list[retrieval.Entry]:

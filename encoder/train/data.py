@@ -93,7 +93,7 @@ class Film:
 
     id: str
     patient: str
-    split: str
+    split: str  # as its record says; empty where it says nothing
     path: Path
     listed: Regions  # the boxes its record names: what evaluation compares with
     labels: Labels  # what training moves about
@@ -127,7 +127,8 @@ def read_films(folder: Path) -> list[Film]:
 
 
 def split(films: Sequence[Film], name: str) -> list[Film]:
-    return [film for film in films if film.split == name]
+    """The films of one split; patients without a mark are divided here, the same in every run."""
+    return [film for film in films if (film.split or _divided(film.patient)) == name]
 
 
 def fingerprint(films: Sequence[Film]) -> str:
@@ -156,15 +157,14 @@ def _film(folder: Path, record: Mapping[str, object], contours: Mapping[str, NDA
     return Film(
         id=str(record.get("id", file)),
         patient=patient,
-        split=str(record.get("split") or _split(patient)),
+        split=str(record.get("split") or ""),
         path=path,
         listed=listed,
         labels=_labels(folder / "masks" / file, patient, contours, listed),
     )
 
 
-def _split(patient: str) -> str:
-    """By patient, the same in every run, where the record says nothing."""
+def _divided(patient: str) -> str:
     return HELD if zlib.crc32(patient.encode()) % HELD_SHARE == 0 else TRAIN
 
 

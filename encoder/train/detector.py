@@ -12,11 +12,12 @@ from encoder.detector import Detector, DetectorShape
 from encoder.preprocess import SETTINGS
 from encoder.train.augment import Cached, Sample, augmented, cached, plain
 from encoder.train.data import HELD, TRAIN, Film, fingerprint, read_films, split
-from encoder.train.loop import Report, TrainOptions, stacked, train
+from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import box_loss, presence_loss
 
+RECIPE = Recipe(epochs=36, batch=8, rate=2e-3, patience=20)
 PRESENCE = 0.5  # probability from which a region is said to be there
-VIEWS = 2  # augmented views of each held film: the plain film alone would not show what moved films do
+HELD_VIEWS = 2  # augmented views of each held film: the plain film alone would not show what moved films do
 VIEW_SEED = 20_000
 
 
@@ -24,13 +25,14 @@ class _Detection:
     """The detector's task: edges and presence of every slot."""
 
     name = "detector"
+    views = 1
 
     def __init__(self, held: Sequence[Cached], shape: DetectorShape, device: str) -> None:
         self.size, self.device = shape.size, device
         self.model: Detector = Detector(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rng = np.random.default_rng(VIEW_SEED)
         self.plain = [plain(film, shape.size) for film in held]
-        self.views = [augmented(film, shape.size, rng) for film in held for _ in range(VIEWS)]
+        self.moved = [augmented(film, shape.size, rng) for film in held for _ in range(HELD_VIEWS)]
 
     def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor:
         truth = stacked(batch, self.device)
@@ -41,7 +43,7 @@ class _Detection:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         plain_iou, _ = self._measure(self.plain)
-        moved_iou, f1 = self._measure(self.views)
+        moved_iou, f1 = self._measure(self.moved)
         return {
             "iou": plain_iou,
             "moved_iou": moved_iou,
@@ -80,7 +82,7 @@ def train_detector(options: TrainOptions, report: Report, shape: DetectorShape |
     kept = [cached(film, shape.size) for film in split(films, TRAIN)]
     held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]
     task = _Detection(held, shape, options.device)
-    history = train(task, kept, options, report)
+    history = train(task, kept, RECIPE.changed(options), options, report)
     best = max(history, key=lambda row: row["score"])
     manifest = Manifest(
         part="detector",

@@ -30,10 +30,10 @@ class TrainOptions:
     data: Path
     out: Path
     seed: int = 0
-    epochs: int = 40
-    batch: int = 16
-    rate: float = 2e-3
-    patience: int = 12  # epochs without a better held-out score before the run stops
+    epochs: int | None = None  # None, here and below: as the recipe says
+    batch: int | None = None  # samples in a step
+    rate: float | None = None  # the highest learning rate
+    patience: int | None = None  # epochs without a better held-out score before the run stops
     device: str = "cpu"
     threads: int | None = None
     resume: bool = False
@@ -44,11 +44,30 @@ class TrainOptions:
         return {**asdict(self), "data": self.data.name, "out": self.out.name}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast; each model has its own, options may change any part of it."""
+
+    epochs: int
+    batch: int
+    rate: float
+    patience: int
+
+    def changed(self, options: TrainOptions) -> "Recipe":
+        return Recipe(
+            epochs=self.epochs if options.epochs is None else options.epochs,
+            batch=self.batch if options.batch is None else options.batch,
+            rate=self.rate if options.rate is None else options.rate,
+            patience=self.patience if options.patience is None else options.patience,
+        )
+
+
 class Task(Protocol):
     """What is trained."""
 
     name: str
     size: int
+    views: int  # samples of each film in a step, side by side
 
     @property
     def model(self) -> nn.Module: ...
@@ -68,40 +87,48 @@ class _Progress:
     history: list[dict[str, float]]
 
 
-def train(task: Task, films: Sequence[Cached], options: TrainOptions, report: Report) -> list[dict[str, float]]:
+def train(
+    task: Task, films: Sequence[Cached], recipe: Recipe, options: TrainOptions, report: Report
+) -> list[dict[str, float]]:
     """Runs to the last epoch or until patience ends; leaves the best weights in the model. Returns the history."""
     if len(films) < 2:
         raise TrainingDataError(f"{len(films)} films to train on: at least two are needed")
     run = options.out / "runs" / task.name
     run.mkdir(parents=True, exist_ok=True)
-    _write(run / "config.json", options.plain())
-    optimiser = torch.optim.AdamW(task.model.parameters(), lr=options.rate, weight_decay=WEIGHT_DECAY)
+    _write(run / "config.json", {**options.plain(), **asdict(recipe)})
+    optimiser = torch.optim.AdamW(task.model.parameters(), lr=recipe.rate, weight_decay=WEIGHT_DECAY)
     progress = _Progress(0, float("-inf"), 0, [])
     if options.resume and (run / "state.pt").exists():
         progress = _restore(run / "state.pt", task.model, optimiser)
-    while progress.epoch < options.epochs and progress.epoch - progress.best_epoch < options.patience:
-        _epoch(task, films, options, optimiser, progress)
-        _keep(run, task, optimiser, progress)
-        last = progress.history[-1]
-        text = ", ".join(f"{key} {value:.4f}" for key, value in last.items() if key != "epoch")
-        report(f"train {task.name}", progress.epoch, options.epochs, text)
+    try:
+        while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
+            _epoch(task, films, recipe, options.seed, optimiser, progress)
+            _keep(run, task, optimiser, progress)
+            report(f"train {task.name}", progress.epoch, recipe.epochs, _line(progress.history[-1]))
+    finally:
+        _draw(run / "curves.png", progress.history)  # a run that is stopped shows how far it came
     task.model.load_state_dict(torch.load(run / "best.pt", weights_only=True))
     return progress.history
 
 
 def _epoch(
-    task: Task, films: Sequence[Cached], options: TrainOptions, optimiser: torch.optim.Optimizer, progress: _Progress
+    task: Task,
+    films: Sequence[Cached],
+    recipe: Recipe,
+    seed: int,
+    optimiser: torch.optim.Optimizer,
+    progress: _Progress,
 ) -> None:
-    rng = np.random.default_rng([options.seed, progress.epoch])
-    torch.manual_seed(options.seed * 100_003 + progress.epoch)
+    rng = np.random.default_rng([seed, progress.epoch])
+    torch.manual_seed(seed * 100_003 + progress.epoch)
     task.model.train()
-    batches = list(_batches(len(films), options.batch, rng))
+    batches = list(_batches(len(films), max(recipe.batch // task.views, 2), rng))
     losses = []
     for number, chosen in enumerate(batches):
-        share = (progress.epoch + number / len(batches)) / options.epochs
+        share = (progress.epoch + number / len(batches)) / recipe.epochs
         for group in optimiser.param_groups:
-            group["lr"] = options.rate * _rate(share)
-        samples = [augmented(films[index], task.size, rng) for index in chosen]
+            group["lr"] = recipe.rate * _rate(share)
+        samples = [augmented(films[index], task.size, rng) for index in chosen for _ in range(task.views)]
         loss = task.loss(samples, progress.epoch, rng)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -114,7 +141,7 @@ def _epoch(
 
 
 def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Every film once in random order; a last batch of one is left out, batch normalisation cannot use it."""
+    """Every film once in random order; a last batch of one is left out: it has nothing to be compared with."""
     order = rng.permutation(count).tolist()
     for start in range(0, count, size):
         if len(order[start : start + size]) > 1:
@@ -136,7 +163,6 @@ def _keep(run: Path, task: Task, optimiser: torch.optim.Optimizer, progress: _Pr
     state = {"model": task.model.state_dict(), "optimiser": optimiser.state_dict(), "progress": asdict(progress)}
     _save(run / "state.pt", state)
     _write(run / "metrics.json", {"best_epoch": progress.best_epoch, "best": progress.best, "epochs": progress.history})
-    _draw(run / "curves.png", progress.history)
 
 
 def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> _Progress:
@@ -157,7 +183,13 @@ def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def _line(row: dict[str, float]) -> str:
+    return ", ".join(f"{key} {value:.4f}" for key, value in row.items() if key != "epoch")
+
+
 def _draw(path: Path, history: Sequence[dict[str, float]]) -> None:
+    if not history:
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -46,6 +46,23 @@ def region_contrastive(vectors: Tensor, anatomy: Tensor, temperature: float) -> 
     return -mean[count > 0].mean() if bool((count > 0).any()) else vectors.sum() * 0.0
 
 
+def same_region(vectors: Tensor, anatomy: Tensor, film: Tensor, temperature: float) -> Tensor:
+    """(N, D), (N,) and (N,): among one anatomy, two views of the same film are nearer than two films.
+
+    InfoNCE (van den Oord et al., arXiv 1807.03748) inside each anatomy. Without it all vectors of an anatomy fall on
+    one point, where "which of them looks most alike" has no answer and half precision cannot tell them apart.
+    """
+    own = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    rivals = (anatomy[:, None] == anatomy[None, :]) & ~own
+    positive = rivals & (film[:, None] == film[None, :])
+    asked = positive.any(-1) & (rivals & ~positive).any(-1)
+    if not bool(asked.any()):
+        return vectors.sum() * 0.0
+    similarity = (vectors @ vectors.T / temperature)[asked]
+    likelihood = F.log_softmax(similarity.masked_fill(~rivals[asked], -1e9), dim=-1)
+    return -((likelihood * positive[asked]).sum(-1) / positive[asked].sum(-1)).mean()
+
+
 def prototype_loss(vectors: Tensor, prototypes: Tensor, anatomy: Tensor, temperature: float) -> Tensor:
     """Cross-entropy over cosine similarity to one prototype an anatomy: (N, D), (C, D), (N,)."""
     return F.cross_entropy(vectors @ F.normalize(prototypes, dim=-1).T / temperature, anatomy)

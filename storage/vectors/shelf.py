@@ -208,6 +208,15 @@ class Shelf:
                     written += 1
         return written
 
+    def rebuild(self, generation_id: int) -> int:
+        """Make the generation's partitions and snapshots anew from SQL; returns how many vectors they hold."""
+        with self._changing:
+            self._partitions = {key: kept for key, kept in self._partitions.items() if key.generation != generation_id}
+        self._snapshots.drop(generation_id)
+        vectors = self.warm(generation_id)
+        self.snapshot()
+        return vectors
+
     def forget(self) -> None:
         """Drop partitions and snapshots of generations that are gone or no longer in use."""
         used = {generation.id for generation in self._generations.all() if generation.state != "abandoned"}

@@ -139,7 +139,7 @@ def test_every_object_of_every_encoding_is_accepted_and_kept_bit_for_bit(node, d
         assert row is not None, path.name
         assert row.transfer_syntax_uid == dataset.file_meta.TransferSyntaxUID
         meta = dataset.file_meta
-        named = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID)
+        named = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
         first = dataset.SOPInstanceUID not in seen
         seen.add(dataset.SOPInstanceUID)
         if first and named == (dataset.SOPClassUID, dataset.SOPInstanceUID):  # else the sender encodes it anew

@@ -107,9 +107,13 @@ def work_off(store: Store, owner: str = "worker", limit: int = 1_000_000) -> lis
 
 
 def filled(store: Store, n: int) -> Generation:
-    """A live generation with n indexed instances."""
+    """A live generation with n indexed instances, stored in one transaction because many tests want some."""
     generation = store.generations.ensure_live(MODEL)
+    arrivals = []
     for number in range(n):
-        put(store, number)
+        with store.files.scratch() as scratch:
+            scratch.write(f"content of {number}".encode())
+            arrivals.append((new_instance(number), store.files.keep(scratch, f"4.{number:04}")))
+    store.catalog.add_all(arrivals)
     work_off(store)
     return generation

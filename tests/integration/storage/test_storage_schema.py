@@ -1,6 +1,7 @@
 """All migrations applied, and the tables as the program sees them: the same."""
 
 import re
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -76,10 +77,8 @@ def test_newer_schema_is_refused(bench: Bench, store: Store) -> None:
         bench.open()
 
 
-def test_sqlite_is_made_durable(store: Store) -> None:
-    if not store._database.sqlite:
-        pytest.skip("pragmas are SQLite's")
-    with store._database.reading() as connection:
+def test_sqlite_is_made_durable(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store, store._database.reading() as connection:
         pragma = lambda name: connection.execute(text(f"PRAGMA {name}")).scalar()  # noqa: E731
         assert pragma("journal_mode") == "wal"
         assert pragma("synchronous") == 2
@@ -92,6 +91,6 @@ def test_unknown_database_is_one_clear_error() -> None:
         Database("nonsense://x")
 
 
-def test_missing_server_is_one_clear_error(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_server_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError):
         Store.open(tmp_path, f"postgresql+psycopg://nobody@/nothing?host={tmp_path}")

@@ -32,9 +32,12 @@ def test_splits_come_from_the_record(folder: Path) -> None:
 
 def test_without_a_split_patients_are_divided_the_same_way_each_time(folder: Path) -> None:
     _change(folder, lambda record: record.pop("split"))
-    first, second = ([film.split for film in read_films(folder)] for _ in range(2))
-    assert first == second
-    assert set(first) <= {"dev_train", "dev_val"}
+    films = read_films(folder)
+    parts = [{film.patient for film in split(films, name)} for name in ("dev_train", "dev_val")]
+    assert parts == [{film.patient for film in split(read_films(folder), name)} for name in ("dev_train", "dev_val")]
+    assert not parts[0] & parts[1]
+    assert len(parts[0] | parts[1]) == len(films)
+    assert {film.split for film in films} == {""}
 
 
 def test_a_bare_record_is_enough(folder: Path) -> None:

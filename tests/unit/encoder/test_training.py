@@ -16,7 +16,7 @@ from encoder.pipeline import Pipeline
 from encoder.train.detector import train_detector
 from encoder.train.encoder import train_encoder
 from encoder.train.loop import TrainOptions
-from encoder.train.losses import box_loss, generalised_iou, presence_loss, region_contrastive
+from encoder.train.losses import box_loss, generalised_iou, presence_loss, region_contrastive, same_region
 from tests.unit.encoder import chests, small
 
 Train = Callable[[TrainOptions], None]
@@ -66,7 +66,7 @@ def test_both_steps_leave_a_model_set_and_its_numbers(options: TrainOptions) -> 
 
 @pytest.mark.parametrize("step", [detector, encoder])
 def test_stopped_and_resumed_is_the_same_run(options: TrainOptions, tmp_path: Path, step: Train) -> None:
-    whole = replace(options, out=tmp_path / "whole", epochs=3, patience=9)
+    whole = replace(options, out=tmp_path / "whole", epochs=2, patience=9)
     step(whole)
     part = replace(whole, out=tmp_path / "part")
     with pytest.raises(KeyboardInterrupt):
@@ -78,7 +78,7 @@ def test_stopped_and_resumed_is_the_same_run(options: TrainOptions, tmp_path: Pa
 
 def _interrupted(options: TrainOptions, step: Train) -> None:
     def report(stage: str, done: int, total: int, text: str) -> None:
-        if stage.startswith("train") and done == 2:
+        if stage.startswith("train") and done == 1:
             raise KeyboardInterrupt(stage, total, text)
 
     trained, shape = (train_detector, small.DETECTOR) if step is detector else (train_encoder, small.ENCODER)
@@ -112,6 +112,14 @@ def test_unlabelled_slots_pull_at_nothing() -> None:
     assert not logits.grad.any()  # type: ignore[union-attr]
 
 
+def test_two_views_of_a_film_are_to_be_nearer_than_two_films() -> None:
+    anatomy, film = torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 1, 1])
+    apart = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]]), dim=-1)
+    collapsed = torch.ones(4, 2) / 2**0.5
+    assert same_region(apart, anatomy, film, 0.1) < same_region(collapsed, anatomy, film, 0.1)
+    assert same_region(apart[:2], anatomy[:2], film[:2], 0.1) == 0  # one film: nothing to be nearer than
+
+
 def test_contrastive_loss_prefers_grouped_anatomies() -> None:
     anatomy = torch.tensor([0, 0, 1, 1])
     grouped = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]]), dim=-1)
@@ -119,3 +127,21 @@ def test_contrastive_loss_prefers_grouped_anatomies() -> None:
     assert region_contrastive(grouped, anatomy, 0.1) < region_contrastive(mixed, anatomy, 0.1)
     alone = region_contrastive(grouped[:1], anatomy[:1], 0.1)
     assert np.isfinite(alone.item())
+
+
+def test_evaluation_takes_the_held_films_or_those_asked_for(options: TrainOptions, tmp_path: Path) -> None:
+    pipeline = Pipeline.load(small.write(tmp_path / "set"))
+    counts = {name: evaluate_films(options.data, pipeline, name)["films"] for name in (None, "dev_train", "all")}
+    assert counts == {None: 4, "dev_train": 8, "all": 12}
+    records = json.loads((options.data / "regions.json").read_text())
+    unmarked = chests.write(tmp_path / "unmarked", 4, 1)
+    (unmarked / "regions.json").write_text(json.dumps([{**r, "split": None} for r in records[:4]]))
+    assert evaluate_films(unmarked, pipeline)["films"] == 4
+
+
+def test_a_damaged_film_is_skipped_with_its_reason(options: TrainOptions, tmp_path: Path) -> None:
+    data = chests.write(tmp_path / "cxr", 8, 1)
+    (data / "images" / "P7.png").write_bytes(b"")
+    result = evaluate_films(data, Pipeline.load(small.write(tmp_path / "set")))
+    assert result["films"] == 3
+    assert result["skipped"] == {"TrainingDataError": 1}
