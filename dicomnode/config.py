@@ -57,8 +57,8 @@ class DimseSettings:
 class IngestSettings:
     """The workers that decode, detect and encode."""
 
-    workers: int = _setting(1, "worker processes")
-    threads: int = _setting(2, "CPU threads of each worker's models")
+    workers: int = _setting(2, "worker processes")
+    threads: int = _setting(1, "CPU threads of each worker's models; more workers beat more threads")
     maximum_attempts: int = _setting(5, "tries of one instance before it is marked failed")
     lease_s: float = _setting(120.0, "seconds a worker may hold an instance without a sign of life")
     maximum_pixels: int = _setting(64_000_000, "rows x columns above which an image is not decoded")
@@ -73,7 +73,7 @@ class QuerySettings:
     maximum_matches: int = _setting(1000, "hits returned at most, whatever the query says")
     exact_below: int = _setting(50_000, "vectors of one anatomy up to which the scan is exact")
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
-    threads: int = _setting(2, "CPU threads of the query model")
+    threads: int = _setting(1, "CPU threads of the query model")
 
 
 @dataclass(frozen=True)

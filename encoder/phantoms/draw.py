@@ -28,6 +28,7 @@ SHAPE_SPREAD: Final = 0.8  # of the training films' standard deviation
 LIKELY: Final = 2.0  # standard deviations beyond which no component goes
 SHOWN: Final = 0.5  # of a region must be on the film
 NEAREST: Final = 24  # films with a similar smooth part whose details are mixed
+STRONGEST: Final = 1.5  # detail of a film, in shares of the median
 BLENDED: Final = 2  # of them in one part of the body: more would blur
 
 
@@ -89,12 +90,15 @@ def _base(model: PhantomModel, scores: Floats) -> Floats:
 def _ranged(base: Floats) -> Floats:
     """The smooth part over the whole range, as training films are: the detail that is added is in shares of it."""
     low, high = np.percentile(base, (1, 99))
-    return (base - low) / max(high - low, 1e-6)
+    ranged: Floats = (base - low) / max(high - low, 1e-6)
+    return ranged
 
 
 def _detail(model: PhantomModel, scores: Floats, rng: np.random.Generator) -> Floats:
     """Fine detail, mixed anew in each part of the body from films with a similar smooth part."""
+    strength = np.linalg.norm(model.detail_scores, axis=1)
     distance = np.linalg.norm(model.base_scores - scores, axis=1)
+    distance[strength > STRONGEST * np.median(strength)] = np.inf  # films scanned with few grey levels
     near = np.argsort(distance, kind="stable")[:NEAREST]
     film = np.zeros((SIZE, SIZE))
     for mask in _parts(model):
