@@ -26,6 +26,16 @@ def install(store: Store, folder: Path) -> Model:
     return model
 
 
+def _check(store: Store, live: Generation) -> None:
+    """ConfigError when the live generation's model set is not whole: nothing could be indexed or asked."""
+    try:
+        found = checkpoint.verify(store.root / live.model.path).model_id
+    except CheckpointError as error:
+        raise ConfigError(f"the model of the live generation, {live.model.path}, is unusable: {error}") from error
+    if found != live.model.id:
+        raise ConfigError(f"{live.model.path} holds model {found}, not the live generation's {live.model.id}")
+
+
 def describe(folder: Path) -> Model:
     """The model of a folder, without copying it. ConfigError when it is none."""
     try:
@@ -46,6 +56,7 @@ def ensure_live(store: Store, folder: str) -> Generation:
     """The live generation; on a new archive, one of the configured model set, or of the shipped one."""
     live = store.generations.live()
     if live is not None:
+        _check(store, live)
         if folder and describe(Path(folder)).id != live.model.id:
             log.warning(
                 "the archive is indexed with model %s, not the configured one: `reindex --model`", live.model.id

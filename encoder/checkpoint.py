@@ -105,6 +105,14 @@ def read_weights(folder: Path, manifest: Manifest) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    data = _weights(folder, manifest)
+    try:
+        return {name: _full(tensor) for name, tensor in load(data).items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{manifest.part}.safetensors: {error}") from error
+
+
+def _weights(folder: Path, manifest: Manifest) -> bytes:
     path = folder / f"{manifest.part}.safetensors"
     try:
         data = path.read_bytes()
@@ -112,10 +120,14 @@ def read_weights(folder: Path, manifest: Manifest) -> "dict[str, Tensor]":
         raise CheckpointError(f"{path.name}: cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != manifest.weights:
         raise CheckpointError(f"{path.name}: damaged, or not the file that {manifest.part}.json describes")
-    try:
-        return {name: _full(tensor) for name, tensor in load(data).items()}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
+    return data
+
+
+def verify(folder: Path) -> ModelCard:
+    """The card of a model set whose files are all there and whole; imports no torch. CheckpointError otherwise."""
+    for part in PARTS:
+        _weights(folder, read_manifest(folder, part))
+    return describe(folder)
 
 
 def describe(folder: Path) -> ModelCard:
@@ -140,9 +152,7 @@ def copy_model(source: Path, target: Path) -> ModelCard:
 
     A target that already holds the same set is left as it is; one that holds anything else is a CheckpointError.
     """
-    card = describe(source)
-    for part in PARTS:
-        read_weights(source, read_manifest(source, part))
+    card = verify(source)
     if target.exists():
         if describe(target).model_id != card.model_id:
             raise CheckpointError(f"{target.name}: the folder already holds another model")
