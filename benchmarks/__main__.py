@@ -17,7 +17,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*ALL, []], help=f"of: {', '.join(ALL)}")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measurement (default: %(default)s)")
     arguments = parser.parse_args()
-    results = {"machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}}
+    results = {
+        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
+    }
     for name in arguments.names or ALL:
         results[name] = ALL[name](arguments.repeat)
         print(f"\n{name}")

@@ -87,8 +87,8 @@ def show_status(arguments: argparse.Namespace) -> int:
 def wait_for_queue(arguments: argparse.Namespace) -> int:
     """0 when nothing is queued, 1 when the time-out came first."""
     store = _existing(options.load(arguments))
-    with output.progress(quiet=arguments.json) as bars:
-        done = wait(store, output.Reporter(bars), arguments.timeout)
+    with output.progress(quiet=arguments.json) as report:
+        done = wait(store, report, arguments.timeout)
     numbers = counts(store)
     store.close()
     if arguments.json:
@@ -150,8 +150,8 @@ def reindex_archive(arguments: argparse.Namespace) -> int:
         elif arguments.dry_run:
             result = reindex.plan(store, arguments.model)
         else:
-            with output.progress(quiet=arguments.json) as bars:
-                result = reindex.run(store, settings, arguments.model, output.Reporter(bars))
+            with output.progress(quiet=arguments.json) as report:
+                result = reindex.run(store, settings, arguments.model, report)
     finally:
         store.close()
     if arguments.json:

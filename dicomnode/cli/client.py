@@ -102,11 +102,10 @@ def send(arguments: argparse.Namespace) -> int:
     if not files:
         raise PeerError("no DICOM files there")
     results = []
-    with output.progress(quiet=arguments.json) as bars:
-        task = bars.add_task("sending", total=len(files), note="")
+    with output.progress(quiet=arguments.json) as report:
         for sent in client.send(options.called_peer(arguments), files):
             results.append(sent)
-            bars.advance(task)
+            report("sending", len(results), len(files), "")
     failed = [sent for sent in results if not sent.ok]
     if arguments.json:
         refused = [{"path": str(sent.path), "status": sent.status, "reason": sent.reason} for sent in failed]

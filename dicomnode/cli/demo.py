@@ -36,9 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dicomnode.demo.run import run as show
 
     wanted = DemoOptions(arguments.films, arguments.count, arguments.anatomy, arguments.k, arguments.picture)
-    with output.progress(quiet=arguments.json) as bars:
-        reporter = output.Reporter(bars)
-        result = show(wanted, reporter, lambda root: admin.wait_with(root, reporter))
+    with output.progress(quiet=arguments.json) as report:
+        result = show(wanted, report, lambda root: admin.wait_with(root, report))
     if arguments.json:
         output.as_json({"accepted": result.accepted, "indexed": result.indexed, "hits": result.hits})
         return 0

@@ -53,8 +53,8 @@ def train_model(arguments: argparse.Namespace) -> int:
         commit=_commit(),
         **chosen,
     )
-    with output.progress() as bars:
-        _trainer(arguments.part)(wanted, output.Reporter(bars))
+    with output.progress() as report:
+        _trainer(arguments.part)(wanted, report)
     output.say(f"run folder: {arguments.out}")
     return 0
 
@@ -73,8 +73,8 @@ def build_phantoms(arguments: argparse.Namespace) -> int:
     """Build the shape-and-appearance model."""
     from encoder.phantoms.build import build
 
-    with output.progress() as bars:
-        made = build(arguments.data, arguments.out, output.Reporter(bars))
+    with output.progress() as report:
+        made = build(arguments.data, arguments.out, report)
     output.say(f"{made}: {made.stat().st_size / 1e6:.2f} MB")
     return 0
 
@@ -84,9 +84,9 @@ def evaluate_films(arguments: argparse.Namespace) -> int:
     from encoder.evaluate.films import evaluate_films as evaluate
     from encoder.pipeline import SHIPPED, Pipeline
 
-    with output.progress(quiet=arguments.json) as bars:
+    with output.progress(quiet=arguments.json) as report:
         pipeline = Pipeline.load(arguments.model or SHIPPED)
-        result = evaluate(arguments.folder, pipeline, arguments.split, output.Reporter(bars))
+        result = evaluate(arguments.folder, pipeline, arguments.split, report)
     if arguments.json:
         output.as_json(result)
     else:

@@ -41,22 +41,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     Console(highlight=False, width=None if OUT.is_terminal else 160).print(drawn)
 
 
-@contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A bar on standard error, so that standard output stays clean; without a terminal only its last state is left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=ERR, disable=quiet) as bars:
-        yield bars
-
-
 class Reporter:
-    """Draws one bar a stage from `(stage, done, total, text)` calls, as the encoder package reports its work."""
+    """Draws one bar a stage from `(stage, done, total, text)` calls, as the encoder package reports its work.
+
+    On standard error, so that standard output stays clean; without a terminal only each bar's last state is left, and
+    nothing where nothing was reported.
+    """
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -64,5 +54,24 @@ class Reporter:
 
     def __call__(self, stage: str, done: int, total: int, text: str) -> None:
         if stage not in self._tasks:
+            self._bars.start()
             self._tasks[stage] = self._bars.add_task(stage, total=total, note="")
         self._bars.update(self._tasks[stage], completed=done, total=total, note=text)
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Reporter]:
+    """Bars for long work."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    )
+    bars = Progress(*columns, console=ERR, disable=quiet)
+    try:
+        yield Reporter(bars)
+    finally:
+        if bars.live.is_started:
+            bars.stop()

@@ -15,7 +15,7 @@ from encoder.train.data import HELD, TRAIN, Film, fingerprint, read_films, split
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import box_loss, presence_loss
 
-RECIPE = Recipe(epochs=36, batch=8, rate=2e-3, patience=20)
+RECIPE = Recipe(epochs=56, batch=8, rate=2e-3, patience=20)
 PRESENCE = 0.5  # probability from which a region is said to be there
 HELD_VIEWS = 2  # augmented views of each held film: the plain film alone would not show what moved films do
 VIEW_SEED = 20_000

@@ -127,7 +127,7 @@ def test_the_shipped_model_finds_what_a_film_shows(default: Pipeline, data_dir: 
     for chosen in split(read_films(data_dir / "cxr"), "dev_val")[::9]:
         found = {region.anatomy: region.box for region in default.analyse(chosen.image).regions}
         for anatomy in (0, 8, 24):
-            assert found[anatomy].iou(chosen.regions[anatomy]) > 0.75, (chosen.id, anatomy)
+            assert found[anatomy].iou(chosen.regions[anatomy]) > 0.6, (chosen.id, anatomy)
         upper = default.analyse(chosen.image[: chosen.image.shape[0] // 3])
         assert not {6, 14, 15} & {region.anatomy for region in upper.regions}  # nothing of the lung bases is there
 
