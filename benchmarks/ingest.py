@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from benchmarks import films, timing
-from dicomnode import decode
+from dicomnode.pixels import decode
 from encoder.pipeline import Pipeline
 
 

@@ -9,7 +9,7 @@ from dicomnode import __version__, uids
 from dicomnode.config import Config
 from dicomnode.dimse import contexts, status
 from dicomnode.dimse.contexts import Service
-from dicomnode.eligibility import Reason
+from dicomnode.pixels.eligibility import Reason
 from dicomnode.private import CREATOR, GROUP, TABLE
 from dicomnode.query.keys import KEYS
 from encoder.anatomy import VOCABULARY

@@ -46,7 +46,7 @@ class NotReady(DicomNodeError):
 class NotIndexable(DicomNodeError):
     """A stored instance that is no picture for the models.
 
-    `reason` is one of a closed list (`decode.Reason`); `detail` says more and holds no patient data.
+    `reason` is one of a closed list (`pixels.eligibility.Reason`); `detail` says more and holds no patient data.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 from pydicom import dcmread
 
-from dicomnode import decode
 from dicomnode.demo import films, picture
 from dicomnode.dimse import client
 from dicomnode.errors import DicomNodeError
+from dicomnode.pixels import decode
 from dicomnode.sr import writer
 from encoder.anatomy import Anatomy
 from encoder.boxes import Box

@@ -16,10 +16,12 @@ from pydicom.filewriter import write_file_meta_info
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
-from dicomnode import decode, header, uids
+from dicomnode import uids
+from dicomnode.attributes import header
 from dicomnode.config import StorageSettings
 from dicomnode.dimse import status
 from dicomnode.errors import DecodeError, InvalidInstance
+from dicomnode.pixels import decode
 from storage.errors import StorageError, StorageFull
 from storage.files import Scratch
 from storage.store import Store

@@ -14,14 +14,10 @@ from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode import elements
-from dicomnode.charsets import UNDECLARED, Charset, best
-from dicomnode.errors import ImageNotStored
-from dicomnode.header import read_header
-from dicomnode.query import matching
-from dicomnode.query.keys import UNIQUE_KEYS, Key, Level, Model
-from dicomnode.query.matching import QUERY_RETRIEVE_LEVEL, Query, Wanted
-from dicomnode.values import (
+from dicomnode.attributes import elements
+from dicomnode.attributes.charsets import UNDECLARED, Charset, best
+from dicomnode.attributes.header import read_header
+from dicomnode.attributes.values import (
     CHARSET_VRS,
     NUMBER_FORMATS,
     SPECIFIC_CHARACTER_SET,
@@ -31,6 +27,10 @@ from dicomnode.values import (
     normalised,
     written,
 )
+from dicomnode.errors import ImageNotStored
+from dicomnode.query import matching
+from dicomnode.query.keys import UNIQUE_KEYS, Key, Level, Model
+from dicomnode.query.matching import QUERY_RETRIEVE_LEVEL, Query, Wanted
 from storage.catalog import COUNTS, UIDS, Catalog
 from storage.records import Condition, Equals, Row
 

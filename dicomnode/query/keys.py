@@ -12,7 +12,7 @@ from typing import Final
 from pydicom.datadict import tag_for_keyword
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode.values import dictionary_vr
+from dicomnode.attributes.values import dictionary_vr
 
 
 class Level(StrEnum):

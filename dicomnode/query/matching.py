@@ -13,12 +13,12 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode.charsets import Charset
+from dicomnode.attributes.charsets import Charset
+from dicomnode.attributes.header import read_header
+from dicomnode.attributes.values import charset_of, dictionary_vr, items, texts, written
 from dicomnode.errors import IdentifierError
-from dicomnode.header import read_header
 from dicomnode.query.keys import BY_TAG, NOT_KEYS, UNIQUE_KEYS, Key, Level, Matching, Model
 from dicomnode.query.rules import Either, Name, OneOf, Pattern, Rule, Span, WholeTexts, refusal, rule_of
-from dicomnode.values import charset_of, dictionary_vr, items, texts, written
 from storage.catalog import Catalog
 from storage.records import AnyModality, AnyOf, Condition, InDateTimeRange, Row
 

@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from functools import cached_property
 from typing import Protocol
 
+from dicomnode.attributes.names import folded_groups
+from dicomnode.attributes.values import normal_date, normal_decimal, normal_time
 from dicomnode.errors import IdentifierError
-from dicomnode.names import folded_groups
-from dicomnode.values import normal_date, normal_decimal, normal_time
 from storage.records import AnyOf, Condition, Equals, InRange, Like, like_pattern
 
 MAXIMUM_VALUES = 10_000  # of a list of UIDs

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from dicomnode import decode, log
+from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings
 from dicomnode.errors import DecodeError, NotIndexable
+from dicomnode.pixels import decode
 from dicomnode.workers import child
 from encoder.pipeline import Pipeline
 from storage.errors import LeaseLost

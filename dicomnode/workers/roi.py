@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomnode import decode, log
+from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings
 from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure
+from dicomnode.pixels import decode
 from dicomnode.workers import child
 from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
 from encoder.boxes import Box

@@ -9,7 +9,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from dicomnode.header import new_instance
+from dicomnode.attributes.header import new_instance
 from storage.records import KeptFile
 from storage.store import Store
 

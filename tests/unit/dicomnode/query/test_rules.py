@@ -2,9 +2,9 @@
 
 import pytest
 
+from dicomnode.attributes.values import normalised
 from dicomnode.errors import IdentifierError
 from dicomnode.query.rules import MAXIMUM_PATTERN, MAXIMUM_WILDCARDS, rule_of
-from dicomnode.values import normalised
 
 
 def accepts(vr: str, asked: str, stored: str) -> bool:

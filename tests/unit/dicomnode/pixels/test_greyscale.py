@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_windowing
 
-from dicomnode.greyscale import display
+from dicomnode.pixels.greyscale import display
 from tests.unit.dicomnode import films
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)

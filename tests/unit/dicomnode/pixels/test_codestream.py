@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydicom.encaps import generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from dicomnode.codestream import claimed_size
+from dicomnode.pixels.codestream import claimed_size
 from tests.unit.dicomnode import films
 
 

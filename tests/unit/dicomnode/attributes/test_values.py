@@ -7,8 +7,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
-from dicomnode import elements, values
-from dicomnode.charsets import UNDECLARED
+from dicomnode.attributes import elements, values
+from dicomnode.attributes.charsets import UNDECLARED
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.pixels import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
 
-from dicomnode.codestream import claimed_size
-from dicomnode.eligibility import DecodeLimits, Policy, Reason, eligibility
 from dicomnode.errors import DecodeError, NotIndexable
-from dicomnode.greyscale import display
+from dicomnode.pixels.codestream import claimed_size
+from dicomnode.pixels.eligibility import DecodeLimits, Policy, Reason, eligibility
+from dicomnode.pixels.greyscale import display
 from dicomnode.quiet import quiet_pydicom
 
 __all__ = ["DecodeLimits", "DecodedImage", "Policy", "Reason", "eligibility", "film", "image", "read", "spacing_mm"]

@@ -15,11 +15,10 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode.charsets import UNDECLARED, Charset
-from dicomnode.elements import explicit, item
-from dicomnode.errors import InvalidInstance
-from dicomnode.names import name_key
-from dicomnode.values import (
+from dicomnode.attributes.charsets import UNDECLARED, Charset
+from dicomnode.attributes.elements import explicit, item
+from dicomnode.attributes.names import name_key
+from dicomnode.attributes.values import (
     CHARSET_VRS,
     SPECIFIC_CHARACTER_SET,
     TEXT_VRS,
@@ -30,6 +29,7 @@ from dicomnode.values import (
     items,
     vr_of,
 )
+from dicomnode.errors import InvalidInstance
 from storage.records import NewInstance, NewPatient, NewSeries, NewStudy
 
 MAXIMUM_VALUE = 4096  # bytes; longer values are no keys and would make the catalogue as large as the archive

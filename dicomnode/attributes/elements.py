@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydicom.tag import BaseTag
 
-from dicomnode.values import NUMBER_FORMATS
+from dicomnode.attributes.values import NUMBER_FORMATS
 
 # PS3.5 7.1.2: these have a 32 bit length in Explicit VR.
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})

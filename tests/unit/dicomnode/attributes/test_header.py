@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
-from dicomnode import elements
+from dicomnode.attributes import elements
+from dicomnode.attributes.header import MAXIMUM_VALUE, new_instance, read_header, trimmed
+from dicomnode.attributes.names import folded_groups, name_key
 from dicomnode.errors import InvalidInstance
-from dicomnode.header import MAXIMUM_VALUE, new_instance, read_header, trimmed
-from dicomnode.names import folded_groups, name_key
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 UIDS = {"SOPClassUID": "1.2.1", "SOPInstanceUID": "1.2.3", "StudyInstanceUID": "1.2.4", "SeriesInstanceUID": "1.2.5"}

@@ -22,8 +22,8 @@ from pydicom.uid import (
 )
 
 from dicomnode.config import IngestSettings
-from dicomnode.decode import DecodeLimits, Policy, Reason, film, image, read, spacing_mm
 from dicomnode.errors import DecodeError, NotIndexable
+from dicomnode.pixels.decode import DecodeLimits, Policy, Reason, film, image, read, spacing_mm
 from tests.unit.dicomnode import films
 
 LIMITS = DecodeLimits()

@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode.charsets import UNDECLARED, Charset
+from dicomnode.attributes.charsets import UNDECLARED, Charset
 
 SPECIFIC_CHARACTER_SET = Tag(0x0008, 0x0005)
 # Value representations, PS3.5 6.2.

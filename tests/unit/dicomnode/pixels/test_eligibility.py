@@ -19,9 +19,9 @@ from pydicom.uid import (
 
 from dicomnode.codes import Code, code_item
 from dicomnode.config import IngestSettings
-from dicomnode.decode import DecodeLimits, read
-from dicomnode.eligibility import Policy, Reason, eligibility
 from dicomnode.errors import NotIndexable
+from dicomnode.pixels.decode import DecodeLimits, read
+from dicomnode.pixels.eligibility import Policy, Reason, eligibility
 from tests.unit.dicomnode import films
 
 POLICY = Policy.of(IngestSettings())

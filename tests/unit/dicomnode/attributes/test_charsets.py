@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomnode.charsets import UNDECLARED, UNICODE, Charset, best
+from dicomnode.attributes.charsets import UNDECLARED, UNICODE, Charset, best
 
 STANDARD_EXAMPLES = [
     # PS3.5 H.3.1, H.3.2, I.2, J.1, J.2, K.2
