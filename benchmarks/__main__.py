@@ -14,9 +14,12 @@ ALL = {"ingest": ingest.run, "store": store.run, "query": query.run, "index": in
 def main() -> None:
     """Run what is named, all by default."""
     parser = argparse.ArgumentParser(description="benchmarks of this machine")
-    parser.add_argument("names", nargs="*", choices=[*ALL, []], help=f"of: {', '.join(ALL)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(ALL)}")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measurement (default: %(default)s)")
     arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(ALL)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     results = {
         "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     }

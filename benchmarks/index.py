@@ -27,7 +27,7 @@ def run(repeat: int) -> dict[str, Any]:
         {name: lambda e=engine: [e.search(query, K) for query in queries] for name, engine in engines.items()}, repeat
     )
     recall = statistics.mean(
-        len(set(engines["exact"].search(query, K)[0]) & set(engines["hnsw"].search(query, 4 * K)[0])) / K
+        len(set(engines["exact"].search(query, K)[0][:K]) & set(engines["hnsw"].search(query, 4 * K)[0])) / K
         for query in queries
     )
     return {

@@ -1,0 +1,95 @@
+"""The process tree of a node: who loads what, who replaces whom, and who is left at the end."""
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.demo import films
+from dicomnode.dimse import client
+from dicomnode.errors import DecodeError, ModelFailure
+from dicomnode.workers.embedding import RoiRequest
+from dicomnode.workers.roi import RoiProcess, RoiSettings
+from encoder.pipeline import SHIPPED
+from tests import nodes
+
+BOX = (150.0, 150.0, 350.0, 350.0)
+
+
+def loads_torch(process: psutil.Process) -> bool:
+    return any("libtorch" in mapping.path for mapping in process.memory_maps())
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(300)
+def test_the_receiver_loads_no_torch_and_its_children_end_with_it(tmp_path):
+    with nodes.running_node(tmp_path / "root") as node:
+        main = psutil.Process(node.process.pid)
+        children = main.children(recursive=True)
+        wait_until(lambda: all(loads_torch(child) for child in children))
+        assert client.echo(node.peer) == 0
+        assert not loads_torch(main)
+        node.process.terminate()
+        assert node.process.wait(60) == 0
+        assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_replaced_and_its_film_is_indexed(tmp_path):
+    paths = films.drawn(tmp_path, 2, lambda *_: None)
+    with nodes.running_node(tmp_path / "root", "--workers", "1") as node:
+        main = psutil.Process(node.process.pid)
+        (worker,) = [child for child in main.children() if "dicomnode.workers.indexer" in child.cmdline()]
+        worker.kill()
+        assert all(sent.ok for sent in client.send(node.peer, paths))
+        nodes.dicomnode("wait", "--root", node.root, "--timeout", "120")
+        status = nodes.answered("status", "--root", node.root)
+    assert (status["indexed"], status["failed"]) == (2, 0)
+
+
+@pytest.fixture
+def query_model():
+    process = RoiProcess(RoiSettings(1, IngestSettings(), LogSettings(), None), timeout_s=60.0)
+    yield process
+    process.stop()
+
+
+def request(path: Path) -> RoiRequest:
+    return RoiRequest(SHIPPED, path, 1, (BOX,))
+
+
+@pytest.mark.timeout(300)
+def test_the_query_model_answers_fails_in_words_and_comes_back_after_a_death(query_model, tmp_path):
+    (film,) = films.drawn(tmp_path, 1, lambda *_: None)
+    first = query_model.embed(request(film))
+    assert first.vectors["anatomy"].shape[0] == 1
+    assert first.anatomy_probability.sum() == pytest.approx(1.0, abs=1e-4)
+    (tmp_path / "bad.dcm").write_bytes(b"nonsense")
+    with pytest.raises(DecodeError):
+        query_model.embed(request(tmp_path / "bad.dcm"))
+    psutil.Process(query_model._child.pid).kill()
+    try:
+        again = query_model.embed(request(film))
+    except ModelFailure:  # the death was seen in the middle of the question
+        again = query_model.embed(request(film))
+    assert again.vectors["anatomy"].tobytes() == first.vectors["anatomy"].tobytes()
+
+
+@pytest.mark.timeout(300)
+def test_a_query_model_that_hangs_is_replaced(tmp_path):
+    (film,) = films.drawn(tmp_path, 1, lambda *_: None)
+    process = RoiProcess(RoiSettings(1, IngestSettings(), LogSettings(), SHIPPED), timeout_s=0.001)
+    try:
+        with pytest.raises(ModelFailure, match="in time"):
+            process.embed(request(film))
+        assert process._child is None
+    finally:
+        process.stop()
