@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any
 
+WAITING = {"OMP_WAIT_POLICY": "passive"}  # threads that spin while they wait take the other workers' cores
 STOP_S = 20.0  # a child finishes the film in hand before it is killed
 
 
@@ -26,6 +27,7 @@ class Child:
                 [sys.executable, "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=os.environ | WAITING,
             )
         self.connection = Connection(os.dup(ours.fileno()))
         ours.close()
