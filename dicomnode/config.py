@@ -20,8 +20,13 @@ Source = Literal["default", "file", "environment", "flag"]
 ENVIRONMENT_PREFIX = "DICOMNODE_"
 
 
-def _setting(default: Any, about: str, *, choices: tuple[str, ...] = (), secret: bool = False) -> Any:
-    return field(default=default, metadata={"about": about, "choices": choices, "secret": secret})
+def _setting(
+    default: Any, about: str, *, choices: tuple[str, ...] = (), secret: bool = False, most: int | None = None
+) -> Any:
+    """A field; `most`: the largest number, or the longest text. A secret is not shown by repr."""
+    return field(
+        default=default, repr=not secret, metadata={"about": about, "choices": choices, "secret": secret, "most": most}
+    )
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,8 @@ class DimseSettings:
     """The DICOM port."""
 
     host: str = _setting("0.0.0.0", "address to listen on")  # noqa: S104 - modalities are other machines
-    port: int = _setting(11112, "TCP port; 0 takes a free one")
-    ae_title: str = _setting("DICOMNODE", "AE title of the node")
-    query_ae_title: str = _setting("REGIONMIR", "AE title under which a stored SR is a question")
+    port: int = _setting(11112, "TCP port; 0 takes a free one", most=65535)
+    ae_title: str = _setting("DICOMNODE", "AE title of the node", most=16)
     check_called_ae: bool = _setting(False, "reject associations that call another AE title")
     maximum_pdu: int = _setting(131072, "largest PDU accepted, bytes")
     maximum_associations: int = _setting(64, "associations at once")
@@ -119,6 +123,7 @@ class Setting:
     about: str
     choices: tuple[str, ...]
     secret: bool
+    most: int | None
 
     @property
     def name(self) -> str:
@@ -237,12 +242,16 @@ def _typed(setting: Setting, value: Any) -> Any:
     """`value` as the type of the setting's default; text from the environment is parsed."""
     try:
         converted = _converted(setting.type, value)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{setting.name}: expected {setting.type.__name__}, got {value!r}") from error
     if setting.choices and converted not in setting.choices:
         raise ConfigError(f"{setting.name}: expected one of {', '.join(setting.choices)}, got {value!r}")
     if isinstance(converted, int | float) and converted < 0:
         raise ConfigError(f"{setting.name}: must not be negative, got {value!r}")
+    size = len(converted) if isinstance(converted, str) else converted
+    if setting.most is not None and size > setting.most:
+        what = "characters" if isinstance(converted, str) else ""
+        raise ConfigError(f"{setting.name}: at most {setting.most} {what}".rstrip() + f", got {value!r}")
     return converted
 
 

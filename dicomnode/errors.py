@@ -10,8 +10,7 @@ DicomNodeError
 ├── NotIndexable           a stored instance that is no picture for the models, with its reason
 ├── DecodeError            pixel data that cannot be decoded
 ├── ModelFailure           the model process failed or did not answer in time
-├── PeerError              another AE refused, failed or went away (client side)
-└── Interrupted            asked to stop
+└── PeerError              another AE refused, failed or went away (client side)
 """
 
 
@@ -65,7 +64,3 @@ class ModelFailure(DicomNodeError):
 
 class PeerError(DicomNodeError):
     """Another application entity refused, failed, or went away."""
-
-
-class Interrupted(DicomNodeError):
-    """The work was asked to stop before it was done."""

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import traceback
+from pathlib import Path
 
 LIBRARIES = ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "PIL", "matplotlib", "monai")
 
@@ -32,3 +34,11 @@ def configure(level: str, style: str) -> None:
     root.setLevel(level.upper())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def frames(error: BaseException) -> str:
+    """Where an unforeseen error came from: its type and its frames. Not its text, which may quote a peer's values."""
+    calls = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at " + " < ".join(
+        f"{Path(call.filename).stem}:{call.lineno}" for call in calls[::-1]
+    )

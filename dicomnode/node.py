@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from dicomnode import models
+from dicomnode import log, models
 from dicomnode.config import Config
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.receiver import Receiver
@@ -19,10 +19,9 @@ from dicomnode.query.service import QueryService
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
-from storage.errors import StorageError
 from storage.store import Store
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
 
@@ -83,7 +82,7 @@ class Node:
         self._store = open_store(config)
         removed = self._store.sweep(age_s=0.0)  # the lock says that nothing is arriving
         if removed:
-            log.info("%d left-over files of an earlier run removed", removed)
+            logger.info("%d left-over files of an earlier run removed", removed)
         generation = models.ensure_live(self._store, config.models.folder)
         self._roi = RoiProcess(
             RoiSettings(config.query.threads, config.ingest, config.log, self._store.root / generation.model.path),
@@ -139,11 +138,11 @@ class Node:
                 self._warm = live.id
             self._store.vectors.refresh()
             self._store.vectors.improve()
-        except StorageError:
-            log.exception("the index could not be brought up to date; the next round tries again")
+        except Exception as error:  # noqa: BLE001 - upkeep goes on: queries bring the index up themselves
+            logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
 
     def _snapshot(self) -> None:
         try:
             self._store.vectors.snapshot()
-        except StorageError as error:
-            log.warning("no index snapshot: %s; it will be rebuilt from the database", error)
+        except Exception as error:  # noqa: BLE001 - a snapshot is a cache
+            logger.warning("no index snapshot, it will be rebuilt from the database: %s", log.frames(error))

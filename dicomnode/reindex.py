@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from dicomnode.node import Lock
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 from storage.errors import GenerationIncomplete
-from storage.records import Generation, Model, SearchRequest
+from storage.records import Generation, SearchRequest
 from storage.store import Store
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
+LEAST_SHARE = 0.9  # of the instances that the live generation indexed
 CANARIES = 8  # vectors of the new generation that must find themselves before it goes live
 Report = Callable[[str, int, int, str], None]
 
@@ -42,24 +44,27 @@ def plan(store: Store, model: Path | None) -> dict[str, Any]:
     }
 
 
-def rebuild_index(store: Store) -> dict[str, Any]:
-    """Make every index file of the live generation anew from the database."""
+def rebuild_index(store: Store, config: Config) -> dict[str, Any]:
+    """Make every index file of the live generation anew from the database. DicomNodeError while a node runs on it.
+
+    A running node has its index in memory and writes these files itself.
+    """
     live = _live(store)
-    return {"generation": live.id, "vectors": store.vectors.rebuild(live.id)}
+    with Lock(config.root / "serve.lock", "a node"):
+        return {"generation": live.id, "vectors": store.vectors.rebuild(live.id)}
 
 
 def run(store: Store, config: Config, model: Path | None, report: Report) -> dict[str, Any]:
     """Build, check, swap, and drop what is older than the one kept for rollback.
 
-    Raises DicomNodeError when another reindexing runs, GenerationError when one of another model is under way.
+    Raises DicomNodeError when another reindexing runs or the new generation is no good (it is then abandoned),
+    GenerationError when one of another model is under way.
     """
     with Lock(config.root / "reindex.lock", "a reindexing"):
         before = _live(store)
-        target = models.install(store, model) if model else _reinstalled(store, before)
+        target = models.install(store, model) if model else models.install(store, store.root / before.model.path)
         generation = store.generations.start(target)
-        _build(store, config, generation, report)
-        _check(store, generation)
-        live = _swap(store, config, generation, report)
+        live = _build(store, config, generation, report)
         _drop_old(store, keep={live.id, before.id})
         counts = store.jobs.counts(live.id)
         return {
@@ -72,6 +77,25 @@ def run(store: Store, config: Config, model: Path | None, report: Report) -> dic
         }
 
 
+def abandon(store: Store) -> dict[str, Any]:
+    """Give up the generation that is being built."""
+    building = store.generations.building()
+    if building is None:
+        raise DicomNodeError("no generation is being built")
+    store.generations.abandon(building.id)
+    store.generations.delete(building.id)
+    return {"abandoned": building.id}
+
+
+def roll_back(store: Store) -> dict[str, Any]:
+    """Make the generation before the live one live again; GenerationError when instances came since."""
+    retired = [generation for generation in store.generations.all() if generation.state == "retired"]
+    if not retired:
+        raise DicomNodeError("no earlier generation is kept")
+    live = store.generations.make_live(retired[-1].id)
+    return {"generation": live.id, "model": live.model.id}
+
+
 def _live(store: Store) -> Generation:
     live = store.generations.live()
     if live is None:
@@ -79,55 +103,52 @@ def _live(store: Store) -> Generation:
     return live
 
 
-def _reinstalled(store: Store, live: Generation) -> Model:
-    return models.install(store, store.root / live.model.path)
-
-
-def _build(store: Store, config: Config, generation: Generation, report: Report) -> None:
-    """Workers of its own, beside those of a node that may be running, until no job of the generation is left."""
+def _build(store: Store, config: Config, generation: Generation, report: Report) -> Generation:
+    """Workers of its own, beside those of a node that may be running, until it is live."""
     owner = f"reindex@{socket.gethostname()}"
-    pool = Pool(
-        store,
-        IndexerPlan(config.root, config.storage.url, owner, config.ingest, config.log, (generation.id,)),
-        max(1, config.ingest.workers),
-    )
+    plan = IndexerPlan(config.root, config.storage.url, owner, config.ingest, config.log, (generation.id,))
+    pool = Pool(store, plan, max(1, config.ingest.workers))
     pool.start()
     try:
         while True:
-            store.generations.missing(generation.id)
             counts = store.jobs.counts(generation.id)
             ended = counts.instances - counts.queued
             report("re-encoding", ended, max(counts.instances, 1), f"{counts.failed} failed" if counts.failed else "")
             if not counts.queued:
-                return
+                _check(store, generation)
+                with suppress(GenerationIncomplete):  # something arrived meanwhile: it is encoded first
+                    return store.generations.make_live(generation.id)
             time.sleep(POLL_S)
     finally:
         pool.stop()
 
 
 def _check(store: Store, generation: Generation) -> None:
-    """Counts, then canaries: vectors of the new generation must find themselves in its index, first."""
-    before = store.jobs.counts(_live(store).id)
-    after = store.jobs.counts(generation.id)
-    if before.indexed and not after.indexed:
-        raise DicomNodeError(f"generation {generation.id} indexed nothing of {after.instances} instances; not swapped")
-    store.vectors.refresh()
+    """Counts, then canaries. What does not pass is abandoned, so that the next try starts anew."""
+    try:
+        _compare_counts(store, generation)
+        _ask_canaries(store, generation)
+    except DicomNodeError:
+        abandon(store)
+        raise
+
+
+def _compare_counts(store: Store, generation: Generation) -> None:
+    before = store.jobs.counts(_live(store).id).indexed
+    after = store.jobs.counts(generation.id).indexed
+    if after < LEAST_SHARE * before:
+        raise DicomNodeError(f"the new generation indexed {after} instances, the live one {before}; not swapped")
+
+
+def _ask_canaries(store: Store, generation: Generation) -> None:
+    """Vectors of the new generation must find themselves in its index, first."""
     projection = generation.model.projections[0]
     for region in store.regions.first(generation.id, CANARIES):
         vector = store.regions.vector(region.id, projection).astype(np.float32)
         request = SearchRequest(generation.id, projection, (region.anatomy,), vector, k=1)
         best = store.vectors.search(request).hits
         if not best or best[0].score < 0.999:
-            raise DicomNodeError(f"generation {generation.id} does not find its own region {region.id}; not swapped")
-
-
-def _swap(store: Store, config: Config, generation: Generation, report: Report) -> Generation:
-    """Make it live. What arrived since the last look is encoded first."""
-    while True:
-        try:
-            return store.generations.make_live(generation.id)
-        except GenerationIncomplete:
-            _build(store, config, generation, report)
+            raise DicomNodeError(f"the new generation does not find its own region {region.id}; not swapped")
 
 
 def _drop_old(store: Store, keep: set[int]) -> None:

@@ -99,7 +99,7 @@ class Catalog:
 
         def work(connection: Connection) -> list[tuple[Added, str | None]]:
             generations = active_generations(self._database, connection)
-            return [_add(connection, new, kept, policy, generations, now) for new, kept in arrivals]
+            return [_add(connection, new, kept, policy, generations, now, self._files) for new, kept in arrivals]
 
         done = self._database.write(work)
         for _, loser in done:
@@ -185,7 +185,13 @@ def active_generations(database: Database, connection: Connection) -> list[int]:
 
 
 def _add(
-    connection: Connection, new: NewInstance, kept: KeptFile, policy: Policy, generations: Sequence[int], now: float
+    connection: Connection,
+    new: NewInstance,
+    kept: KeptFile,
+    policy: Policy,
+    generations: Sequence[int],
+    now: float,
+    files: Files,
 ) -> tuple[Added, str | None]:
     """Returns what happened and the file that lost, if one did."""
     known = connection.execute(_KNOWN, {"uid": new.sop_instance_uid}).one_or_none()
@@ -194,6 +200,9 @@ def _add(
         instance_id = _insert(connection, INSTANCE, row)
         owe(connection, [instance_id], generations, now)
         return Added("new", instance_id), None
+    if known.sha256 == kept.sha256 and not files.has(known.path):  # lost, and here it is again
+        connection.execute(update(INSTANCE).where(INSTANCE.c.id == known.id).values(path=kept.path))
+        return Added("identical", known.id), None
     if known.sha256 == kept.sha256 or policy == "keep":
         outcome: Outcome = "identical" if known.sha256 == kept.sha256 else "kept"
         return Added(outcome, known.id), kept.path if kept.path != known.path else None

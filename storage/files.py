@@ -113,6 +113,10 @@ class Files:
         """Where a kept file is, from the path its row names."""
         return self.root / relative
 
+    def has(self, relative: str) -> bool:
+        """Whether a kept file is there."""
+        return self.path(relative).is_file()
+
     def remove(self, relative: str) -> None:
         """Remove a file that no row points to any more; one that is gone already is no error."""
         with reported("removing a file"):

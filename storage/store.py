@@ -27,6 +27,7 @@ from storage.records import Disagreement
 from storage.regions import Regions
 from storage.vectors.shelf import EXACT_LIMIT, Shelf
 
+DATABASE = "dicomnode.sqlite"
 MODELS = "models"
 SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 
@@ -66,13 +67,18 @@ class Store:
         with reported("root folder"):
             root.mkdir(parents=True, exist_ok=True)
             sync_folders(make_folder(root / MODELS, root))
-        database = Database(url or URL.create("sqlite", database=str(root / "dicomnode.sqlite")))
+        database = Database(url or URL.create("sqlite", database=str(root / DATABASE)))
         try:
             database.upgrade()
             return cls(root, database, clock, exact_limit, max_attempts)
         except StorageError:
             database.close()
             raise
+
+    @staticmethod
+    def is_at(root: Path) -> bool:
+        """Whether a folder holds an archive with its own database."""
+        return (root / DATABASE).is_file()
 
     def close(self) -> None:
         """Close the database's connections; what was committed is safe without it."""

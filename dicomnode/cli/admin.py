@@ -28,6 +28,8 @@ def add(commands: options.Commands) -> None:
     reindex = commands.add_parser("reindex", help="encode the whole archive again, and swap when it is done")
     reindex.add_argument("--model", type=Path, metavar="DIR", help="model set to encode with (default: the live one)")
     reindex.add_argument("--only", choices=("index",), help="index: rebuild the index files from the database only")
+    reindex.add_argument("--abandon", action="store_true", help="give up the generation that is being built")
+    reindex.add_argument("--rollback", action="store_true", help="make the generation before the live one live again")
     reindex.add_argument("--workers", type=int, help="worker processes beside those of a running node")
     reindex.add_argument("--dry-run", action="store_true", help="say what would be done")
     reindex.set_defaults(run=reindex_archive)
@@ -43,7 +45,7 @@ def _existing(settings: Config) -> Store:
     """The store, which must be there: a mistyped root is an error, not a new archive."""
     from dicomnode.node import open_store
 
-    if not settings.root.is_dir():
+    if not settings.storage.url and not Store.is_at(settings.root):
         raise DicomNodeError(f"no archive at {settings.root}")
     return open_store(settings)
 
@@ -146,7 +148,11 @@ def reindex_archive(arguments: argparse.Namespace) -> int:
     store = _existing(settings)
     try:
         if arguments.only == "index":
-            result = reindex.rebuild_index(store)
+            result = reindex.rebuild_index(store, settings)
+        elif arguments.abandon:
+            result = reindex.abandon(store)
+        elif arguments.rollback:
+            result = reindex.roll_back(store)
         elif arguments.dry_run:
             result = reindex.plan(store, arguments.model)
         else:

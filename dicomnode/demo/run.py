@@ -4,6 +4,7 @@ Everything goes over the wire or the command line, as it would in a hospital; no
 """
 
 import json
+import os
 import select
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from pydicom import dcmread
 
+from dicomnode.config import ENVIRONMENT_PREFIX
 from dicomnode.demo import films, picture
 from dicomnode.dimse import client
 from dicomnode.errors import DicomNodeError
@@ -83,10 +85,16 @@ def _films(options: DemoOptions, folder: Path, report: Report) -> list[Path]:
 
 @contextmanager
 def serving(root: Path, *arguments: str) -> Iterator[dict[str, Any]]:
-    """`dicomnode serve` on a free port of this machine; yields its ready line, stops it with SIGTERM."""
+    """`dicomnode serve` on a free port of this machine; yields its ready line, stops it with SIGTERM.
+
+    Settings of the environment are left out: they may be those of a real archive.
+    """
     command = [sys.executable, "-m", "dicomnode", "serve", "--root", str(root), "--json"]
     process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", "0", *arguments], stdout=subprocess.PIPE, text=True
+        [*command, "--host", "127.0.0.1", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)},
     )
     assert process.stdout is not None
     try:

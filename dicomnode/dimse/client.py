@@ -134,9 +134,9 @@ def _send_batch(peer: Peer, kinds: dict[tuple[str, str], list[_File]]) -> Iterat
 def _send_one(association: Any, file: _File) -> Sent:
     try:
         answer = association.send_c_store(file.path if file.is_consistent else dcmread(file.path))
-    except (ValueError, AttributeError, RuntimeError, OSError) as error:
+        code = _status(answer)
+    except (ValueError, AttributeError, RuntimeError, OSError, PeerError) as error:
         return Sent(file.path, None, str(error))
-    code = _status(answer)
     return Sent(file.path, code, str(answer.get("ErrorComment", "")))
 
 

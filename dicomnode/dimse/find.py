@@ -1,6 +1,5 @@
 """C-FIND: an identifier from an association becomes Pending responses and a final status (PS3.4 C.4.1)."""
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,8 +9,6 @@ from dicomnode.dimse import status
 from dicomnode.dimse.contexts import PATIENT_ROOT
 from dicomnode.errors import IdentifierError
 from dicomnode.query.service import Question, Response
-
-log = logging.getLogger(__name__)
 
 # Service-class-application-information of the extended negotiation, PS3.4 C.5.1.1 Table C.5-1.
 RELATIONAL, DATE_TIME = 0, 1
@@ -33,7 +30,7 @@ class FindService:
                 code = status.PENDING if response.every_key_supported else status.PENDING_WARNING
                 yield code, response.identifier
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
-            _tell(error, event)
+            status.tell("C-FIND", event.assoc.requestor.ae_title, error)
             yield status.failure(error), None
 
     def on_extended(self, event: Any) -> dict[str, bytes]:
@@ -61,11 +58,3 @@ def _question(event: Any) -> Question:
 
 def _granted(asked: bytes, option: int) -> bool:
     return len(asked) > option and asked[option] == 1
-
-
-def _tell(error: Exception, event: Any) -> None:
-    peer = event.assoc.requestor.ae_title
-    if status.is_foreseen(error):
-        log.warning("C-FIND from %s refused: %s", peer, status.comment_of(error))
-    else:
-        log.error("C-FIND from %s failed", peer, exc_info=error)

@@ -1,6 +1,7 @@
 """The DICOM port as one object: services in, a listening server out."""
 
 import threading
+import time
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -14,6 +15,7 @@ from dicomnode.dimse.status import SUCCESS
 from dicomnode.dimse.store import StoreService
 from dicomnode.quiet import quiet_libraries
 
+STOP_S = 15.0  # an association that is committing an instance ends after it
 POLL_S = 0.1  # how soon the accept loop sees a shutdown
 
 
@@ -56,10 +58,13 @@ class Receiver:
         if self._server is None:
             return
         server, self._server = self._server, None
-        associations = server.active_associations
         server.shutdown()
+        associations = server.active_associations
         for association in associations:
-            association.abort()
+            association.abort(block=False)
+        deadline = time.monotonic() + STOP_S
+        for association in associations:
+            association.join(max(0.0, deadline - time.monotonic()))
 
     def _handlers(self) -> list[Any]:
         return [

@@ -6,11 +6,15 @@ connection handler (caps by address, no Nagle delay) and the DIMSE provider (a C
 file as it arrives, so memory does not grow with the size of an object).
 """
 
+import logging
+import queue
 import socket
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from socketserver import BaseServer
@@ -23,6 +27,8 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+log = logging.getLogger(__name__)
 
 BEFORE_ASSOCIATION = 1 << 20  # bytes one PDU may hold before anything is negotiated
 PDU_SLACK = 1 << 10  # bytes above the negotiated maximum that are forgiven
@@ -109,10 +115,16 @@ class SpoolingProvider(DIMSEServiceProvider):  # type: ignore[misc]
                 self._open = None  # complete: it is the handler's now
 
     def abandon(self) -> None:
-        """The connection ended in the middle of a data set: forget what had come."""
+        """The connection ended: forget the data set that was arriving, and those that nobody had served yet."""
         if self._open is not None:
             self._open.close()
             self._open = None
+        with suppress(queue.Empty):
+            while True:
+                _, request = self.msg_queue.get(block=False)
+                waiting: Spool | None = getattr(request, "_dataset_file", None)
+                if waiting is not None:
+                    waiting.close()
 
 
 class ConnectionHandler(RequestHandler):  # type: ignore[misc]
@@ -128,12 +140,13 @@ class ConnectionHandler(RequestHandler):  # type: ignore[misc]
             return
         try:
             association = self._create_association()
-        except OSError:
+            evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
+            farewell = threading.Thread(target=self._farewell, args=(association, address), daemon=True)
+            association.start()
+        except BaseException:
             self.server.leave(address)
             raise
-        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
-        association.start()
-        threading.Thread(target=self._farewell, args=(association, address), daemon=True).start()
+        farewell.start()
 
     def _farewell(self, association: Association, address: str) -> None:
         association.join()
@@ -145,7 +158,7 @@ class ConnectionHandler(RequestHandler):  # type: ignore[misc]
         server, entity = self.server, self.ae
         association = Association(entity, MODE_ACCEPTOR)
         association._server = server
-        association.name = f"Acceptor@{datetime.now(UTC):%H%M%S}"
+        association.name = f"AcceptorThread@{datetime.now(UTC):%H%M%S}"  # by this name pynetdicom finds it again
         association.dimse = SpoolingProvider(association, server.spool_factory)
         connection = GuardedSocket(association, client_socket=self.request)
         connection.pdu_timeout_s = server.guards.pdu_timeout_s
@@ -208,4 +221,5 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that could not be set up is closed; the peer sees that, and the log stays quiet."""
+        """A connection that could not be set up is closed; the peer sees that."""
+        log.warning("a connection could not be served: %s", type(sys.exc_info()[1]).__name__)

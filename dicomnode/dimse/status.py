@@ -1,9 +1,13 @@
 """Errors in, DICOM statuses with an Error Comment out: the one place where the two meet."""
 
+import logging
+
 from pydicom.dataset import Dataset
 
-from dicomnode import errors
+from dicomnode import errors, log
 from storage import errors as stored
+
+logger = logging.getLogger(__name__)
 
 SUCCESS = 0x0000
 PENDING = 0xFF00
@@ -43,6 +47,14 @@ def comment_of(error: Exception) -> str:
     text = str(error) if is_foreseen(error) else UNFORESEEN
     clean = "".join(char if 32 <= ord(char) < 127 and char != "\\" else "?" for char in text)
     return clean[:COMMENT_LENGTH]
+
+
+def tell(service: str, peer: str, error: Exception) -> None:
+    """The log line of a request that failed."""
+    if is_foreseen(error):
+        logger.warning("%s from %s refused: %s", service, peer, comment_of(error))
+    else:
+        logger.error("%s from %s failed: %s", service, peer, log.frames(error))
 
 
 def response(status: int, comment: str = "") -> Dataset:

@@ -7,6 +7,7 @@ the next start; the peer was told nothing.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dicomnode.errors import DecodeError, InvalidInstance
 from dicomnode.pixels import decode
 from storage.errors import StorageError, StorageFull
 from storage.files import Scratch
+from storage.records import KeptFile
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class StoreService:
                 raise InvalidInstance("empty data set")
             self._keep(received, event)
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
-            _tell(error, event)
+            status.tell("C-STORE", event.assoc.requestor.ae_title, error)
             return status.failure(error)
         finally:
             if received is not None:
@@ -111,10 +113,21 @@ class StoreService:
         if new.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
             raise InvalidInstance("SOP Instance UID differs from the command's")
         kept = self._store.files.keep(received.scratch, new.sop_instance_uid)
-        added = self._store.catalog.add(new, kept, "replace" if self._settings.duplicates == "replace" else "keep")
+        try:
+            added = self._store.catalog.add(new, kept, "replace" if self._settings.duplicates == "replace" else "keep")
+        except StorageError:
+            self._forget(kept, new.sop_instance_uid)
+            raise
         if added.outcome in {"kept", "replaced"}:
             log.warning("duplicate SOP Instance UID with other bytes: %s, by policy", added.outcome)
         self._arrived()
+
+    def _forget(self, kept: KeptFile, uid: str) -> None:
+        """Remove a file that was not catalogued, where that is certain; else the next start's sweep decides."""
+        with suppress(StorageError):
+            row = self._store.catalog.instance(uid)
+            if row is None or row.path != kept.path:
+                self._store.files.remove(kept.path)
 
 
 def _part10_head(association: Association, message: C_STORE_RQ) -> bytes:
@@ -144,11 +157,3 @@ def _read_header(path: Path) -> Dataset:
         return decode.read(path, decode.DecodeLimits(), header_only=True)
     except DecodeError as error:
         raise InvalidInstance("data set cannot be read") from error
-
-
-def _tell(error: Exception, event: Any) -> None:
-    peer = event.assoc.requestor.ae_title
-    if status.is_foreseen(error):
-        log.warning("C-STORE from %s refused: %s", peer, status.comment_of(error))
-    else:
-        log.error("C-STORE from %s failed", peer, exc_info=error)

@@ -21,6 +21,7 @@ from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.pixels import pixel_array
+from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
 
 from dicomnode.errors import DecodeError, NotIndexable
@@ -31,6 +32,10 @@ from dicomnode.quiet import quiet_pydicom
 
 __all__ = ["DecodeLimits", "DecodedImage", "Policy", "Reason", "eligibility", "film", "image", "read", "spacing_mm"]
 
+HEADER_INFLATED: Final = 8 << 20  # bytes of a deflated data set that a header is looked for in
+LONG_VALUE: Final = 1 << 20  # bytes from which a value in front of the pixels is not read into memory
+
+_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _PIXEL_KEYWORDS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # PS3.3 10.7.1.1, C.8.11.4: between pixel centres in the patient where calibrated, else at the detector.
 _SPACING_KEYWORDS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -81,9 +86,13 @@ def image(path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
 
 
 def read(path: Path, limits: DecodeLimits, *, header_only: bool = False) -> Dataset:
-    """The data set of a Part 10 file, the pixel data left undecoded. DecodeError when it cannot be read."""
+    """The data set of a Part 10 file, the pixel data left undecoded. DecodeError when it cannot be read.
+
+    `header_only`: what stands before the pixel data, whatever the file's size; long values stay on disk, and of a
+    deflated file no more than HEADER_INFLATED is inflated.
+    """
     try:
-        if path.stat().st_size > limits.maximum_file_bytes:
+        if not header_only and path.stat().st_size > limits.maximum_file_bytes:
             raise DecodeError(f"file over {limits.maximum_file_bytes} bytes")
         with quiet_pydicom():
             # pydicom drops an element that the end of the file cuts short, with a warning; to us it is an error.
@@ -116,9 +125,12 @@ def _image(dataset: Dataset, path: Path, frame: int, limits: DecodeLimits) -> De
 def _read(path: Path, limits: DecodeLimits, header_only: bool) -> Dataset:
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return dcmread(path, stop_before_pixels=header_only)
-    inflated = BytesIO(_inflated(path.read_bytes(), meta, limits.maximum_inflated_bytes))
-    dataset: Dataset = read_dataset(inflated, False, True)
+        return dcmread(path, stop_before_pixels=header_only, defer_size=LONG_VALUE if header_only else None)
+    if header_only:
+        inflated = BytesIO(_inflated_start(path, meta))
+        dataset: Dataset = read_dataset(inflated, False, True, stop_when=_is_pixels)
+    else:
+        dataset = read_dataset(BytesIO(_inflated(path.read_bytes(), meta, limits.maximum_inflated_bytes)), False, True)
     dataset.file_meta = meta
     return dataset
 
@@ -131,6 +143,17 @@ def _inflated(content: bytes, meta: FileMetaDataset, limit: int) -> bytes:
     if not inflater.eof:
         raise DecodeError(f"deflated data set is cut short or over {limit} bytes")
     return data
+
+
+def _inflated_start(path: Path, meta: FileMetaDataset) -> bytes:
+    """The first HEADER_INFLATED bytes of a deflated data set, or all where it is shorter."""
+    with path.open("rb") as file:
+        file.seek(_META_START + int(meta.FileMetaInformationGroupLength))
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(HEADER_INFLATED), HEADER_INFLATED)
+
+
+def _is_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in _PIXEL_TAGS
 
 
 def _check_limits(dataset: Dataset, frame: int, limits: DecodeLimits) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicomnode import private
 from dicomnode.config import QuerySettings
 from dicomnode.errors import ImageNotStored
+from dicomnode.pixels import decode
 from dicomnode.query import answer, identifiers, matching, region
 from dicomnode.query.keys import Model
 from dicomnode.query.search import RegionSearch
@@ -70,4 +70,4 @@ class QueryService:
         row = self._store.catalog.instance(sop_instance_uid)
         if row is None:
             raise ImageNotStored("query SR not stored: send it first")
-        return dcmread(self._store.files.path(row.path), stop_before_pixels=True)
+        return decode.read(self._store.files.path(row.path), decode.DecodeLimits(), header_only=True)

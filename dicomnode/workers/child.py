@@ -62,10 +62,14 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def kill(self) -> None:
-        """End it now."""
+    def end(self) -> None:
+        """End it now. Safe while another thread waits for an answer: that sees the end of file."""
         self._process.kill()
         self._process.wait()
+
+    def kill(self) -> None:
+        """End it now and close the lifeline."""
+        self.end()
         self.connection.close()
 
 

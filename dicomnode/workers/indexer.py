@@ -4,9 +4,11 @@ It claims a job, decodes the instance, detects and encodes its regions in one pa
 the job's end in one transaction. Run as `python -m dicomnode.workers.indexer FD` by `workers.pool`.
 """
 
+import faulthandler
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from storage.store import Store
 logger = logging.getLogger(__name__)
 IDLE_S = 1.0  # a worker nobody wakes looks for work this often: retries come due, other machines add jobs
 NO_REGION = "no region found"
+HANGS = 0.9  # of the lease: the process ends itself before another worker takes the job
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,6 @@ class IndexerPlan:
     ingest: IngestSettings
     log: LogSettings
     generations: tuple[int, ...] | None = None  # None: all that are live or building
-    until_idle: bool = False  # end when no job is due, as reindexing without a node does
 
 
 class Indexer:
@@ -62,18 +64,29 @@ class Indexer:
         return bool(jobs)
 
     def _do(self, job: Job) -> None:
+        """One job from claim to end. A film that hangs a codec ends this process before its lease does."""
+        faulthandler.dump_traceback_later(self._plan.ingest.lease_s * HANGS, exit=True)
+        try:
+            self._ending(job)()
+        except LeaseLost:
+            logger.warning("job %s is no longer this worker's: the film was replaced, or took too long", job.id)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _ending(self, job: Job) -> Callable[[], object]:
+        """What is to be done with the job, decided and not yet written."""
         jobs = self._store.jobs
         try:
-            jobs.finish(job, self._regions(job))
+            regions = self._regions(job)
         except NotIndexable as error:
-            jobs.not_indexable(job, str(error))
+            return partial(jobs.not_indexable, job, str(error))
         except DecodeError as error:
-            jobs.fail(job, str(error), retry=False)  # the same bytes fail the same way
-        except LeaseLost:
-            logger.warning("job %s took longer than its lease; another worker has it", job.id)
-        except Exception as error:
-            logger.exception("job %s failed", job.id)
-            jobs.fail(job, f"{type(error).__name__} while indexing: see the log", retry=True)
+            # The same bytes fail the same way; a disk or a memory that failed may be better next time.
+            return partial(jobs.fail, job, str(error), retry=isinstance(error.__cause__, OSError | MemoryError))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this film's, and is counted
+            logger.error("job %s failed: %s", job.id, log.frames(error))
+            return partial(jobs.fail, job, f"{type(error).__name__} while indexing: see the log", retry=True)
+        return partial(jobs.finish, job, regions)
 
     def _regions(self, job: Job) -> list[NewRegion]:
         image = decode.film(self._store.files.path(job.path), self._policy)
@@ -98,12 +111,10 @@ class Indexer:
         return self._pipelines[generation.model.id]
 
 
-def run(step: Callable[[], bool], connection: Connection, *, until_idle: bool) -> None:
+def run(step: Callable[[], bool], connection: Connection) -> None:
     """Step while there is work and a parent; sleep between, until woken."""
     while not child.parent_gone(connection, 0.0):
-        if step():
-            continue
-        if until_idle or child.parent_gone(connection, IDLE_S):
+        if not step() and child.parent_gone(connection, IDLE_S):
             return
 
 
@@ -115,7 +126,7 @@ def main() -> None:
     try:
         indexer = Indexer(store, plan)
         indexer.warm()
-        run(indexer.step, connection, until_idle=plan.until_idle)
+        run(indexer.step, connection)
     finally:
         store.close()
 

@@ -8,7 +8,6 @@ import dataclasses
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable
 
 from dicomnode.workers.child import Child
@@ -36,7 +35,7 @@ class Pool:
 
     def start(self) -> None:
         """Release what earlier processes of this owner held, then start every worker."""
-        self._store.jobs.release(self._plan.owner, counts=False)
+        self._store.jobs.release(f"{self._plan.owner}/", counts=False)
         self._children = [self._new() for _ in range(self._size)]
         self._watcher.start()
 
@@ -44,15 +43,6 @@ class Pool:
         """Tell the workers that there is work. Never blocks: a worker with a wake-up waiting needs no other."""
         for each in self._children:
             each.wake()
-
-    @property
-    def alive(self) -> int:
-        return sum(each.alive for each in self._children)
-
-    def join(self) -> None:
-        """Wait until every worker ended by itself (`until_idle`)."""
-        while self.alive and not self._stopping.is_set():
-            time.sleep(WATCH_S / 5)
 
     def stop(self) -> None:
         """Hang up, let each finish the film in hand, and release what is left."""
@@ -63,7 +53,7 @@ class Pool:
             each.hang_up()
         for each in self._children:
             each.join()
-        self._store.jobs.release(self._plan.owner, counts=False)
+        self._store.jobs.release(f"{self._plan.owner}/", counts=False)
 
     def _new(self) -> Child:
         owner = f"{self._plan.owner}/{secrets.token_hex(4)}"  # never the name of an earlier process
@@ -74,10 +64,17 @@ class Pool:
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_S):
             for number, each in enumerate(self._children):
-                if each.alive or self._plan.until_idle:
+                if each.alive or self._stopping.is_set():
                     continue
-                logger.warning("worker %s ended unexpectedly and is replaced", each.pid)
-                self._store.jobs.release(self._owners.pop(each.pid))
-                if self._stopping.wait(RESTART_S):
-                    return
-                self._children[number] = self._new()
+                try:
+                    self._replace(number, each)
+                except Exception as error:  # noqa: BLE001 - the watch goes on: a full disk gets room again
+                    logger.warning("worker %s cannot be replaced yet: %s", each.pid, type(error).__name__)
+                    self._stopping.wait(RESTART_S)
+
+    def _replace(self, number: int, dead: Child) -> None:
+        logger.warning("worker %s ended unexpectedly and is replaced", dead.pid)
+        self._store.jobs.release(self._owners[dead.pid])
+        if not self._stopping.wait(RESTART_S):
+            self._children[number] = self._new()
+            del self._owners[dead.pid]

@@ -14,7 +14,7 @@ from typing import Any
 
 from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings
-from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure
+from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure, NotReady
 from dicomnode.pixels import decode
 from dicomnode.workers import child
 from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
@@ -48,6 +48,7 @@ class RoiProcess:
         self._start = start
         self._child: child.Child | None = None
         self._lock = threading.Lock()
+        self._stopping = False
 
     def start(self) -> None:
         """Begin loading the model; does not wait for it."""
@@ -65,14 +66,17 @@ class RoiProcess:
         raise ModelFailure("the query model gave no answer")
 
     def stop(self) -> None:
-        """Hang up and wait."""
+        """End it now; questions in hand or waiting fail."""
+        self._stopping = True
+        current = self._child
+        if current is not None:
+            current.end()
         with self._lock:
-            if self._child is not None:
-                self._child.hang_up()
-                self._child.join()
-                self._child = None
+            self._drop()
 
     def _ask(self, request: RoiRequest) -> Any:
+        if self._stopping:
+            raise NotReady("the node is stopping")
         if self._child is None or not self._child.alive:
             self._child = self._start(MODULE, self._settings)
         try:

@@ -93,8 +93,9 @@ class Partition:
         blocked = view.labels[:, PATIENT] == rows.excluded_patient
         n_blocked = int(blocked.sum()) if rows.excluded_patient is not None else 0
         if n_blocked <= MOST_BLOCKED:
+            newest = graph.newest  # before the search: what `improve` adds meanwhile is found in the tail
             ids, scores = graph.search(vector, OVER_FETCH * k + EXTRA + n_blocked)
-            ids, scores = self._with_tail(view, graph, vector, ids, scores)
+            ids, scores = self._with_tail(view, newest, vector, ids, scores)
             here, at = _located(view, ids)
             here[here] &= rows(view.labels[at[here]])
             if int(here.sum()) >= min(k, len(view.ids) - n_blocked):
@@ -106,11 +107,13 @@ class Partition:
         return self.exact.search(vector, k, None if everything else rows)
 
     def _with_tail(
-        self, view: View, graph: HnswIndex, vector: NDArray[np.float32], ids: Ids, scores: Scores
+        self, view: View, newest: int, vector: NDArray[np.float32], ids: Ids, scores: Scores
     ) -> tuple[Ids, Scores]:
-        """The graph's candidates and every row that is newer than the graph."""
-        tail = slice(int(np.searchsorted(view.ids, graph.newest, side="right")), None)
-        return np.concatenate((ids, view.ids[tail])), np.concatenate((scores, view.vectors[tail] @ vector))
+        """The graph's candidates and every row that is newer than `newest`, each once."""
+        tail = slice(int(np.searchsorted(view.ids, newest, side="right")), None)
+        older = ids <= newest
+        together = np.concatenate((ids[older], view.ids[tail]))
+        return together, np.concatenate((scores[older], view.vectors[tail] @ vector))
 
 
 def _located(view: View, ids: Ids) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:

@@ -218,13 +218,14 @@ class Shelf:
         return vectors
 
     def forget(self) -> None:
-        """Drop partitions and snapshots of generations that are gone or no longer in use."""
-        used = {generation.id for generation in self._generations.all() if generation.state != "abandoned"}
+        """Keep in memory what is live or being built, and on disk what may come back; drop the rest."""
+        states = {generation.id: generation.state for generation in self._generations.all()}
+        used = {number for number, state in states.items() if state in {"live", "building"}}
         with self._changing:
             self._partitions = {key: kept for key, kept in self._partitions.items() if key.generation in used}
             self._known = {known: kept for known, kept in self._known.items() if known in used}
         for generation_id in self._snapshots.generations():
-            if generation_id not in used:
+            if states.get(generation_id, "abandoned") == "abandoned":
                 self._snapshots.drop(generation_id)
 
     def check(self) -> list[Disagreement]:

@@ -1,7 +1,10 @@
 """The process tree of a node: who loads what, who replaces whom, and who is left at the end."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -11,8 +14,12 @@ from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.errors import DecodeError, ModelFailure
 from dicomnode.workers.embedding import RoiRequest
+from dicomnode.workers.indexer import IndexerPlan
+from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from encoder.pipeline import SHIPPED
+from storage.errors import StorageFull
+from storage.store import Store
 from tests import nodes
 
 BOX = (150.0, 150.0, 350.0, 350.0)
@@ -93,3 +100,85 @@ def test_a_query_model_that_hangs_is_replaced(tmp_path):
         assert process._child is None
     finally:
         process.stop()
+
+
+@pytest.mark.timeout(300)
+def test_stopping_aborts_open_associations_and_nothing_is_acknowledged_after(tmp_path):
+    paths = films.drawn(tmp_path, 3, lambda *_: None)
+    with nodes.running_node(tmp_path / "root", "--workers", "0") as node:
+        sending = client.send(node.peer, paths)
+        assert next(sending).ok
+        started = time.monotonic()
+        node.process.terminate()
+        assert node.process.wait(60) == 0
+        assert time.monotonic() - started < 30
+        assert not any(sent.ok for sent in sending)
+    with Store.open(tmp_path / "root") as store:
+        assert store.catalog.count() == 1
+        assert store.check() == []
+
+
+HUNG = """
+import sys, time
+from dicomnode.workers import indexer
+from dicomnode.config import IngestSettings, LogSettings
+from pathlib import Path
+
+class Jobs:
+    def claim(self, *_):
+        return [object()]
+
+class Store:
+    jobs = Jobs()
+
+plan = indexer.IndexerPlan(Path("."), "", "test", IngestSettings(lease_s=0.5), LogSettings())
+worker = indexer.Indexer(Store(), plan)
+worker._regions = lambda job: time.sleep(120)
+worker.step()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_film_that_hangs_ends_its_worker_before_the_lease(tmp_path):
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", HUNG], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.timeout(300)
+def test_the_watch_survives_a_store_that_fails(tmp_path):
+    """A dead worker is replaced once its lease can be released, however often that failed before."""
+
+    class Failing:
+        calls = 0
+
+        def release(self, *_, **__):
+            Failing.calls += 1
+            if 2 <= Failing.calls <= 3:
+                raise StorageFull("no room")
+
+    class Stub:
+        jobs = Failing()
+
+    class Fake:
+        made: ClassVar[list["Fake"]] = []
+
+        def __init__(self, *_):
+            Fake.made.append(self)
+            self.pid, self.alive = len(Fake.made), True
+
+        def hang_up(self):
+            self.alive = False
+
+        def join(self):
+            self.alive = False
+
+    plan = IndexerPlan(tmp_path, "", "test", IngestSettings(), LogSettings())
+    pool = Pool(Stub(), plan, 1, start=Fake)
+    pool.start()
+    Fake.made[0].alive = False
+    wait_until(lambda: len(Fake.made) == 2)
+    pool.stop()
+    assert Failing.calls >= 4
