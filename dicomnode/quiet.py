@@ -17,6 +17,7 @@ def quiet_libraries() -> None:
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+    warnings.filterwarnings("ignore", module="pydicom")
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 

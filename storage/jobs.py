@@ -167,13 +167,13 @@ class Jobs:
         return JobCounts(total, queued, n.get("indexed", 0), n.get("not_indexable", 0), n.get("failed", 0))
 
     def failures(self, limit: int = 100) -> list[Unindexed]:
-        """Jobs that ended without vectors, the latest first."""
+        """Jobs that ended without vectors: the failed before the not indexable, the latest first."""
         columns = (INSTANCE.c.sop_instance_uid, JOB.c.generation_id, JOB.c.state, JOB.c.reason, JOB.c.attempts)
         query = (
             select(*columns, JOB.c.updated_at)
             .select_from(JOB.join(INSTANCE))
             .where(or_(JOB.c.state == "failed", JOB.c.state == "not_indexable"))
-            .order_by(JOB.c.updated_at.desc(), JOB.c.id)
+            .order_by(JOB.c.state, JOB.c.updated_at.desc(), JOB.c.id)  # "failed" sorts first
             .limit(limit)
         )
         with self._database.reading() as connection:

@@ -3,7 +3,6 @@
 Tolerant of everything but the three UIDs that make an instance: a value that cannot be read is absent.
 """
 
-import re
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -27,15 +26,16 @@ from dicomnode.attributes.values import (
     decoded_texts,
     first,
     items,
+    texts,
     vr_of,
 )
 from dicomnode.errors import InvalidInstance
+from dicomnode.uids import is_uid
 from storage.records import NewInstance, NewPatient, NewSeries, NewStudy
 
 MAXIMUM_VALUE = 4096  # bytes; longer values are no keys and would make the catalogue as large as the archive
 MAXIMUM_TEXT = 1024  # characters of one column
 MAXIMUM_DEPTH = 16  # nested sequences kept in a header
-_UID = re.compile(r"[0-9.]{1,64}")
 _BULK = frozenset(
     Tag(tag_for_keyword(keyword) or 0)
     for keyword in (
@@ -107,7 +107,7 @@ class _Fields:
         value = self.text(keyword)
         if value is None:
             raise InvalidInstance(f"{keyword} is missing")
-        if not _UID.fullmatch(value):
+        if not is_uid(value) or len(texts(self._dataset, Tag(tag_for_keyword(keyword) or 0), self._charset)) != 1:
             raise InvalidInstance(f"{keyword} is not a UID")
         return value
 

@@ -9,7 +9,7 @@ from pydicom.errors import InvalidDicomError
 
 from dicomnode.cli import options, output
 from dicomnode.dimse import client
-from dicomnode.errors import PeerError
+from dicomnode.errors import ConfigError, PeerError
 from dicomnode.query import request
 from encoder.anatomy import VOCABULARY, Anatomy
 from encoder.boxes import Box
@@ -132,7 +132,7 @@ def query(arguments: argparse.Namespace) -> int:
         identifier = request.by_sr(_sr(arguments.sr), keys)
     else:
         if arguments.box is None:
-            raise PeerError("--image needs --box")
+            raise ConfigError("--image needs --box")
         sop_class = request.sop_class_of(arguments.image, lambda asked: client.find(peer, asked))
         identifier = request.by_box(arguments.image, sop_class, arguments.box, keys)
     hits = [request.read_hit(match) for match in client.find(peer, identifier)]

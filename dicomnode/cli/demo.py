@@ -14,7 +14,7 @@ def add(commands: options.Commands) -> None:
     """The command's flags."""
     parser = commands.add_parser("demo", help="start a node, send it films, ask for similar regions, draw the answer")
     parser.add_argument("--films", type=Path, metavar="DIR", help="your own DICOM files or pictures")
-    parser.add_argument("--count", type=int, default=60, metavar="N", help="films to draw (default: %(default)s)")
+    parser.add_argument("--count", type=_several, default=60, metavar="N", help="films to draw (default: %(default)s)")
     parser.add_argument(
         "--anatomy",
         type=anatomy_named,
@@ -28,6 +28,13 @@ def add(commands: options.Commands) -> None:
     )
     options.json_flag(parser)
     parser.set_defaults(run=run)
+
+
+def _several(text: str) -> int:
+    count = int(text)
+    if count < 2:
+        raise argparse.ArgumentTypeError("at least 2: one film asks, the others answer")
+    return count
 
 
 def run(arguments: argparse.Namespace) -> int:

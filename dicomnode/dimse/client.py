@@ -145,12 +145,19 @@ def find(peer: Peer, identifier: Dataset) -> Iterator[Dataset]:
     private.register()
     context = build_context(StudyRootQueryRetrieveInformationModelFind, list(contexts.QUERY))
     with _association(peer, [context], _relational()) as association:
-        for answer, match in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
+        for answer, match in _asked(association, identifier):
             code = _status(answer)
             if code in (status.PENDING, status.PENDING_WARNING):
                 yield match
             elif code != status.SUCCESS:
                 raise PeerError(f"query failed with 0x{code:04X}: {answer.get('ErrorComment', 'no comment')}")
+
+
+def _asked(association: Any, identifier: Dataset) -> Any:
+    try:
+        return association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PeerError("the query cannot be encoded: a value does not fit its attribute") from error
 
 
 def _relational() -> tuple[SOPClassExtendedNegotiation]:
@@ -176,6 +183,10 @@ def _association(peer: Peer, proposed: list[Any], negotiated: tuple[Any, ...] = 
     entity.implementation_class_uid = uids.IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = uids.IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = 131072
+    try:
+        socket.getaddrinfo(peer.host, peer.port)
+    except OSError as error:
+        raise PeerError(f"{peer.host}: {error.strerror or 'no such host'}") from error
     association = entity.associate(
         peer.host, peer.port, ae_title=peer.called, ext_neg=list(negotiated), evt_handlers=WITHOUT_DELAY
     )

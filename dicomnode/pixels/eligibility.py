@@ -46,6 +46,8 @@ class Reason(StrEnum):
     NO_PIXEL_DATA = "no pixel data"
     TOO_SMALL = "image too small"
     TOO_LARGE = "image too large"
+    NO_CONTRAST = "image without contrast"
+    NO_REGION = "no region found"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from dicomnode import private
-from dicomnode.errors import IdentifierError
+from dicomnode.errors import IdentifierError, RoiError
 from dicomnode.private import PatientScope, Profile, QueryKeys
 from dicomnode.query import matching
 from dicomnode.sr import reader
@@ -53,4 +53,7 @@ def parse(
 def _rois(keys: QueryKeys, load_sr: Callable[[str], Dataset]) -> tuple[SrRoi, ...]:
     if keys.sr_instance_uid:
         return reader.rois(load_sr(keys.sr_instance_uid))
-    return tuple(roi for item in keys.rois for roi in reader.rois(item))
+    found = tuple(roi for item in keys.rois for roi in reader.rois(item))
+    if len(found) > reader.MAXIMUM_REGIONS:
+        raise RoiError(f"more than {reader.MAXIMUM_REGIONS} regions in one query")
+    return found

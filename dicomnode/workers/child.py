@@ -14,7 +14,6 @@ from socket import socketpair
 from typing import Any
 
 WAITING = {"OMP_WAIT_POLICY": "passive"}  # threads that spin while they wait take the other workers' cores
-STOP_S = 20.0  # a child finishes the film in hand before it is killed
 
 
 class Child:
@@ -54,7 +53,7 @@ class Child:
         """Close the lifeline: the child ends after what it is doing."""
         self.connection.close()
 
-    def join(self, timeout_s: float = STOP_S) -> None:
+    def join(self, timeout_s: float) -> None:
         """Wait for the end; kill when it does not come."""
         try:
             self._process.wait(timeout_s)

@@ -17,6 +17,7 @@ from dicomnode.config import IngestSettings, LogSettings
 from dicomnode.errors import DecodeError, NotIndexable
 from dicomnode.pixels import decode
 from dicomnode.workers import child
+from encoder.errors import ImageError
 from encoder.pipeline import Pipeline
 from storage.errors import LeaseLost
 from storage.records import Generation, Job, NewRegion
@@ -24,7 +25,6 @@ from storage.store import Store
 
 logger = logging.getLogger(__name__)
 IDLE_S = 1.0  # a worker nobody wakes looks for work this often: retries come due, other machines add jobs
-NO_REGION = "no region found"
 HANGS = 0.9  # of the lease: the process ends itself before another worker takes the job
 
 
@@ -80,6 +80,8 @@ class Indexer:
             regions = self._regions(job)
         except NotIndexable as error:
             return partial(jobs.not_indexable, job, str(error))
+        except ImageError:
+            return partial(jobs.not_indexable, job, str(NotIndexable(decode.Reason.NO_CONTRAST)))
         except DecodeError as error:
             # The same bytes fail the same way; a disk or a memory that failed may be better next time.
             return partial(jobs.fail, job, str(error), retry=isinstance(error.__cause__, OSError | MemoryError))
@@ -93,7 +95,7 @@ class Indexer:
         generation = self._store.generations.get(job.generation_id)
         analysis = self._pipeline(generation).analyse(image.pixels, image.spacing_mm)
         if not analysis.regions:
-            raise NotIndexable(NO_REGION)
+            raise NotIndexable(decode.Reason.NO_REGION)
         return [
             NewRegion(
                 anatomy=region.anatomy,

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 from dicomnode.workers.child import Child
@@ -16,6 +17,7 @@ from storage.store import Store
 
 logger = logging.getLogger(__name__)
 MODULE = "dicomnode.workers.indexer"
+STOP_S = 8.0  # for all workers together: a film in hand takes less than one
 WATCH_S = 0.5
 RESTART_S = 2.0  # pause before a dead worker is replaced, so that a broken model does not spin
 
@@ -51,8 +53,9 @@ class Pool:
             self._watcher.join()
         for each in self._children:
             each.hang_up()
+        deadline = time.monotonic() + STOP_S
         for each in self._children:
-            each.join()
+            each.join(max(0.0, deadline - time.monotonic()))
         self._store.jobs.release(f"{self._plan.owner}/", counts=False)
 
     def _new(self) -> Child:

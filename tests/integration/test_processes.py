@@ -172,7 +172,7 @@ def test_the_watch_survives_a_store_that_fails(tmp_path):
         def hang_up(self):
             self.alive = False
 
-        def join(self):
+        def join(self, _):
             self.alive = False
 
     plan = IndexerPlan(tmp_path, "", "test", IngestSettings(), LogSettings())

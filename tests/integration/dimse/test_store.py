@@ -256,3 +256,43 @@ def test_called_ae_is_checked_when_configured(tmp_path):
         assert client.echo(node.peer) == 0
         with pytest.raises(client.PeerError, match="rejected"):
             client.echo(client.Peer("127.0.0.1", node.port, called="SOMEBODY"))
+
+
+def test_a_message_that_grows_in_memory_ends_its_association(node):
+    """An identifier of 64 MiB: aborted at the cap, and the node's memory stays."""
+    import psutil
+    from pydicom.tag import Tag
+    from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+
+    process = psutil.Process(node.process.pid)
+    before = process.memory_info().rss
+    entity = AE()
+    entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
+    association = entity.associate("127.0.0.1", node.port, ae_title="DICOMNODE")
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.add_new(Tag(0x00990010), "LO", "SOMEBODY")
+    identifier.add_new(Tag(0x00991001), "OB", bytes(64 << 20))
+    statuses = [status for status, _ in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind)]
+    assert all("Status" not in status for status in statuses)
+    assert process.memory_info().rss - before < 40 << 20
+    assert client.echo(node.peer) == 0
+
+
+def test_a_command_that_is_none_ends_its_association_without_a_traceback(node):
+    raw = RawSender(node)
+    junk = b"\x04\x00" + (30).to_bytes(4, "big") + (26).to_bytes(4, "big") + b"\x01\x03" + b"\xff" * 24
+    raw.association.dul.socket.socket.sendall(junk)
+    deadline = time.monotonic() + 20
+    while raw.association.is_established and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not raw.association.is_established
+    assert "Traceback" not in (node.root.parent / f"{node.root.name}.log").read_text()
+    assert client.echo(node.peer) == 0
+
+
+@pytest.mark.parametrize("uid", ["1..3", ".", "1.2." + "3" * 70])
+def test_what_is_no_uid_is_refused(node, sender, uid):
+    dataset = film("not a uid")
+    dataset.SOPInstanceUID = uid
+    assert sender.store(body_of(dataset), "1.2.3").Status == 0xC000
