@@ -80,11 +80,21 @@ class GuardedSocket(AssociationSocket):  # type: ignore[misc]
                 connection.settimeout(left)
                 count = connection.recv_into(view[received:])
                 if not count:
+                    self._gone()
                     return buffer[:received]
                 received += count
+        except ConnectionError:
+            self._gone()
+            raise
         finally:
-            connection.settimeout(self.assoc.network_timeout)
+            with suppress(OSError):
+                connection.settimeout(self.assoc.network_timeout)
         return buffer
+
+    def _gone(self) -> None:
+        """The peer went. One that never asked for an association would keep its place until the ACSE time-out."""
+        if self.assoc.is_acceptor and self.assoc.requestor.primitive is None:
+            self.assoc.dul.to_user_queue.put(None)  # what the acceptor takes for that time-out
 
     def _cap(self) -> int:
         if not self.assoc.is_established:

@@ -1,13 +1,13 @@
 """A region query: an identifier with the private block in, a RegionQuery that the search can run out (DICOM.md 1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
 from dicomnode import private
 from dicomnode.errors import IdentifierError, RoiError
-from dicomnode.private import PatientScope, Profile, QueryKeys
+from dicomnode.private import PatientScope, Profile
 from dicomnode.query import matching
 from dicomnode.sr import reader
 from dicomnode.sr.reader import SrRoi
@@ -27,6 +27,7 @@ class RegionQuery:
     minimum_score: float  # cosine
     projection: str
     narrowing: matching.Narrowing  # the standard keys, applied before ranking
+    ignored: int = 0  # regions that are not drawn on an image, but in space or as segments
 
 
 def parse(
@@ -39,8 +40,10 @@ def parse(
     if str(identifier.get("QueryRetrieveLevel", "")).strip() != "IMAGE":
         raise IdentifierError("a region query is asked at level IMAGE")
     keys = private.read_request(identifier)
+    content = (load_sr(keys.sr_instance_uid),) if keys.sr_instance_uid else keys.rois
     return RegionQuery(
-        rois=_rois(keys, load_sr),
+        rois=_rois(content),
+        ignored=sum(not isinstance(each, SrRoi) for item in content for each in reader.regions(item)),
         anatomies=keys.anatomy,
         scope=keys.scope,
         matches=min(keys.maximum_matches or default_matches, maximum_matches),
@@ -50,10 +53,8 @@ def parse(
     )
 
 
-def _rois(keys: QueryKeys, load_sr: Callable[[str], Dataset]) -> tuple[SrRoi, ...]:
-    if keys.sr_instance_uid:
-        return reader.rois(load_sr(keys.sr_instance_uid))
-    found = tuple(roi for item in keys.rois for roi in reader.rois(item))
+def _rois(content: Sequence[Dataset]) -> tuple[SrRoi, ...]:
+    found = tuple(roi for item in content for roi in reader.rois(item))
     if len(found) > reader.MAXIMUM_REGIONS:
         raise RoiError(f"more than {reader.MAXIMUM_REGIONS} regions in one query")
     return found

@@ -31,6 +31,7 @@ NEIGHBOURS = 5  # of the unlike-archive distance, MODELS.md section 2
 UNLIKE_ARCHIVE = "UNLIKE ARCHIVE"
 ANATOMY_UNSURE = "ANATOMY UNSURE"
 SITE_IGNORED = "FINDING SITE UNKNOWN"
+ROI_IGNORED = "ROI IGNORED"  # one that is not drawn on an image
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class RegionSearch:
         generation = self._ready(query.projection)
         asked = [self._prepare(roi, query, generation) for roi in query.rois]
         found: list[tuple[Scored, _Asked]] = []
-        warnings: dict[str, None] = {}
+        warnings: dict[str, None] = {ROI_IGNORED: None} if query.ignored else {}
         for each in asked:
             scored = self._search(each, query, generation)
             found += [(hit, each) for hit in scored]

@@ -1,5 +1,6 @@
 """C-STORE over real associations: kept as received, refused with the right status, never lost."""
 
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -296,3 +297,22 @@ def test_what_is_no_uid_is_refused(node, sender, uid):
     dataset = film("not a uid")
     dataset.SOPInstanceUID = uid
     assert sender.store(body_of(dataset), "1.2.3").Status == 0xC000
+
+
+def test_connections_that_come_and_go_take_no_place(tmp_path):
+    """As many as one address may have, opened and closed: the next peer from there is served before they expire."""
+    environment = {"DICOMNODE_DIMSE__ACSE_TIMEOUT_S": "3600", "DICOMNODE_DIMSE__MAXIMUM_PER_ADDRESS": "4"}
+    with nodes.running_node(tmp_path / "root", "--workers", "0", environment=environment) as node:
+        idle = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(4)]
+        with pytest.raises(client.PeerError):
+            client.echo(node.peer)
+        for connection in idle:
+            connection.close()
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert client.echo(node.peer) == 0
+                break
+            except client.PeerError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)

@@ -156,6 +156,10 @@ def test_an_unknown_site_is_said(archive):
     assert search.SITE_IGNORED in ask(archive, replace(question(), rois=(roi,))).warnings
 
 
+def test_a_region_that_is_not_drawn_on_an_image_is_said_to_be_ignored(archive):
+    assert search.ROI_IGNORED in ask(archive, question(ignored=1)).warnings
+
+
 def test_several_rois_are_ranked_together_each_named(archive):
     first = replace(question().rois[0], tracking_identifier="heart", sites=(HEART,))
     second = replace(first, tracking_identifier="lung", sites=(LUNG,), box=Box(*LUNG_BOX))
