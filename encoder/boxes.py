@@ -38,11 +38,6 @@ class Box(NamedTuple):
         """The part inside an image of that size; may be of zero area."""
         return self.intersection(Box(0.0, 0.0, float(width), float(height)))
 
-    def expanded(self, share: float) -> "Box":
-        """Grown by `share` of its own width and height, half of it on each side."""
-        dx, dy = self.width * share / 2, self.height * share / 2
-        return Box(self.x1 - dx, self.y1 - dy, self.x2 + dx, self.y2 + dy)
-
 
 def bounding(points: Iterable[tuple[float, float]]) -> Box:
     """The tight box around (x, y) points. ValueError when there are none."""

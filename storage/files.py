@@ -157,12 +157,6 @@ class Files:
         with reported("disk usage"):
             return shutil.disk_usage(self.root).free
 
-    def free_share(self) -> float:
-        """The free part of that device, 0..1."""
-        with reported("disk usage"):
-            usage = shutil.disk_usage(self.root)
-        return usage.free / usage.total
-
 
 def _changed(path: Path) -> float:
     try:

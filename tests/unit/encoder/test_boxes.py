@@ -22,10 +22,6 @@ def test_clipping_keeps_the_inside() -> None:
     assert Box(-5, 3, 7, 99).clipped(6, 10) == Box(0, 3, 6, 10)
 
 
-def test_context_grows_on_both_sides() -> None:
-    assert Box(10, 10, 20, 30).expanded(0.2) == Box(9, 8, 21, 32)
-
-
 def test_bounding_points() -> None:
     assert bounding([(3, 1), (0, 5)]) == Box(0, 1, 3, 5)
     with pytest.raises(ValueError, match="unpack"):

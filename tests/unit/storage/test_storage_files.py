@@ -167,7 +167,6 @@ def test_removing_twice_is_no_error(files: Files) -> None:
 
 
 def test_free_room(files: Files, tmp_path: Path) -> None:
-    assert 0 <= files.free_share() <= 1
     assert files.free_bytes() > 0
     for folder in ("files", "scratch", ""):
         (tmp_path / folder).rmdir()
