@@ -19,6 +19,8 @@ def add(commands: options.Commands) -> None:
         part.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
         part.add_argument("--epochs", type=int, help="passes over the films (default: the recipe's)")
         part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+        part.add_argument("--threads", type=int, help="of torch (default: as many as there are cores)")
+        part.add_argument("--source", help="only films of this source (`dataset` of their records)")
         part.add_argument("--resume", action="store_true", help="go on from the run folder's last epoch")
         part.set_defaults(run=train_model)
     phantoms = parts.add_parser("phantoms", help="the statistical model that draws films of nobody")
@@ -49,6 +51,8 @@ def train_model(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         seed=arguments.seed,
         device=arguments.device,
+        threads=arguments.threads,
+        source=arguments.source,
         resume=arguments.resume,
         commit=_commit(),
         **chosen,

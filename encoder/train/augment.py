@@ -89,8 +89,11 @@ def plain(film: Cached, size: int) -> Sample:
     return _sample(film, pixels, placed, affine)
 
 
-def augmented(film: Cached, size: int, rng: np.random.Generator) -> Sample:
-    """A random view of the film in a frame of `size`, the same for the same state of `rng`."""
+def augmented(film: Cached, size: int, rng: np.random.Generator, inverted: float = 0.0) -> Sample:
+    """A random view of the film in a frame of `size`, the same for the same state of `rng`.
+
+    `inverted`: the share of views with black and white exchanged, as a film whose header lies about it.
+    """
     view = VIEWS[int(rng.choice(len(VIEWS), p=[view.share for view in VIEWS]))]
     height, width = film.pixels.shape
     crop = _crop(height, width, view, rng)
@@ -99,7 +102,10 @@ def augmented(film: Cached, size: int, rng: np.random.Generator) -> Sample:
     tone = float(rng.uniform(0.2, 1.0))  # stored films differ most in their tone curve: some have all of it in a tenth
     source = torch.lerp(film.pixels, film.ranks, tone)
     pixels = _warped(source, affine, placed, float(rng.choice([0.0, 0.0, 1.0, rng.uniform()])))
-    return _sample(film, _exposed(pixels, rng) if view.exposed else pixels, placed, affine)
+    seen = _exposed(pixels, rng) if view.exposed else pixels
+    if inverted and rng.random() < inverted:
+        seen = seen.max() - seen
+    return _sample(film, seen, placed, affine)
 
 
 def _centred(height: int, width: int, size: int) -> Placement:

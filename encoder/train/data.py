@@ -97,6 +97,7 @@ class Film:
     path: Path
     listed: Regions  # the boxes its record names: what evaluation compares with
     labels: Labels  # what training moves about
+    source: str = ""  # which collection it is of: `dataset` of its record
 
     @cached_property
     def regions(self) -> Regions:
@@ -131,6 +132,15 @@ def split(films: Sequence[Film], name: str) -> list[Film]:
     return [film for film in films if (film.split or _divided(film.patient)) == name]
 
 
+def of_source(films: Sequence[Film], source: str | None) -> list[Film]:
+    """The films of one source; all without one. TrainingDataError when it has none."""
+    chosen = [film for film in films if source in (None, film.source)]
+    if not chosen:
+        known = ", ".join(sorted({film.source for film in films if film.source})) or "none is named"
+        raise TrainingDataError(f"no film of source {source}; sources: {known}")
+    return chosen
+
+
 def fingerprint(films: Sequence[Film]) -> str:
     """The identity of a data set for a manifest: films, patients, splits and boxes, not the place they lie in."""
     rows = [(f.id, f.patient, f.split, sorted((k, tuple(map(float, b))) for k, b in f.listed.items())) for f in films]
@@ -161,6 +171,7 @@ def _film(folder: Path, record: Mapping[str, object], contours: Mapping[str, NDA
         path=path,
         listed=listed,
         labels=_labels(folder / "masks" / file, patient, contours, listed),
+        source=str(record.get("dataset") or ""),
     )
 
 

@@ -11,7 +11,7 @@ from encoder.checkpoint import Manifest, save
 from encoder.detector import Detector, DetectorShape
 from encoder.preprocess import SETTINGS
 from encoder.train.augment import Cached, Sample, augmented, cached, plain
-from encoder.train.data import HELD, TRAIN, Film, fingerprint, read_films, split
+from encoder.train.data import HELD, TRAIN, Film, fingerprint, of_source, read_films, split
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import box_loss, presence_loss
 
@@ -26,6 +26,7 @@ class _Detection:
 
     name = "detector"
     views = 1
+    inverted = 0.1
 
     def __init__(self, held: Sequence[Cached], shape: DetectorShape, device: str) -> None:
         self.size, self.device = shape.size, device
@@ -77,7 +78,7 @@ def train_detector(options: TrainOptions, report: Report, shape: DetectorShape |
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    films = read_films(options.data)
+    films = of_source(read_films(options.data), options.source)
     report("read films", 0, len(films), "")
     kept = [cached(film, shape.size) for film in split(films, TRAIN)]
     held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]

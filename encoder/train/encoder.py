@@ -25,7 +25,7 @@ from encoder.preprocess import SETTINGS
 from encoder.roi_encoder import PROJECTIONS, EncoderShape, RoiEncoder
 from encoder.runtime import DetectorRuntime, EncoderRuntime, inside, picture, steady
 from encoder.train.augment import Cached, Sample, augmented, cached, plain
-from encoder.train.data import HELD, TRAIN, Film, fingerprint, read_films, split
+from encoder.train.data import HELD, TRAIN, Film, fingerprint, of_source, read_films, split
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import prototype_loss, region_contrastive, same_region
 
@@ -54,6 +54,7 @@ class _Retrieval:
 
     name = "encoder"
     views = 2
+    inverted = 0.0  # an inverted film is to be told as unlike the archive
 
     def __init__(self, held: Sequence[Cached], shape: EncoderShape, epochs: int, device: str) -> None:
         self.size, self.device = shape.size, device
@@ -115,7 +116,7 @@ def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | N
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    films = read_films(options.data)
+    films = of_source(read_films(options.data), options.source)
     report("read films", 0, len(films), "")
     kept = [cached(film, shape.size) for film in split(films, TRAIN)]
     held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]

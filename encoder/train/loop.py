@@ -36,6 +36,7 @@ class TrainOptions:
     patience: int | None = None  # epochs without a better held-out score before the run stops
     device: str = "cpu"
     threads: int | None = None
+    source: str | None = None  # only films of this source, as their records name it
     resume: bool = False
     commit: str | None = None  # of the code, for the manifest
 
@@ -68,6 +69,7 @@ class Task(Protocol):
     name: str
     size: int
     views: int  # samples of each film in a step, side by side
+    inverted: float  # share of the views with black and white exchanged
 
     @property
     def model(self) -> nn.Module: ...
@@ -128,7 +130,9 @@ def _epoch(
         share = (progress.epoch + number / len(batches)) / recipe.epochs
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * _rate(share)
-        samples = [augmented(films[index], task.size, rng) for index in chosen for _ in range(task.views)]
+        samples = [
+            augmented(films[index], task.size, rng, task.inverted) for index in chosen for _ in range(task.views)
+        ]
         loss = task.loss(samples, progress.epoch, rng)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
