@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from encoder.boxes import Box
 from encoder.checkpoint import ModelCard, describe
+from encoder.local import LocalMap
 
 if TYPE_CHECKING:
     from encoder.runtime import DetectorRuntime, EncoderRuntime
@@ -29,6 +30,7 @@ class Region:
     anatomy: int  # index in the vocabulary
     box: Box  # pixels of the stored image
     presence: float  # 0..1
+    certainty: float  # 0..1: the IoU with the true region that the box is likely to have
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,7 @@ class Analysis:
 
     regions: tuple[Region, ...]
     vectors: Mapping[str, NDArray[np.float32]]  # projection -> (N, dim), rows in the order of `regions`, unit norm
+    local: LocalMap | None = None  # None when the model set has no local features
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Embedding:
 
     vectors: Mapping[str, NDArray[np.float32]]  # projection -> (N, dim), rows in the order of the boxes, unit norm
     anatomy_probability: NDArray[np.float32]  # (N, 29): which anatomy each box looks like
+    local: LocalMap | None = None  # of the whole image; None when the model set has no local features
 
 
 class Pipeline:
@@ -81,7 +85,7 @@ class Pipeline:
         with torch.inference_mode():
             film = picture(image, spacing_mm, self._encoder.size)
             found = self._detector.find(film, spacing_mm)
-            vectors, _ = self._encoder.encode(film, [box for _, box, _ in found], spacing_mm)
+            vectors, _ = self._encoder.encode(film, [each.box for each in found], spacing_mm)
         return Analysis(tuple(Region(*row) for row in found), vectors)
 
     def embed(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from encoder.boxes import Box
 from encoder.checkpoint import Manifest, read_manifest, read_weights
-from encoder.detector import Detector, DetectorShape
+from encoder.detector import Detector, DetectorShape, Slots
 from encoder.errors import CheckpointError, ImageError
 from encoder.preprocess import SETTINGS, Placement, checked, framed, placement, resized
 from encoder.roi_encoder import Encoded, EncoderShape, RoiEncoder
@@ -44,6 +44,15 @@ def picture(image: NDArray[np.generic], spacing_mm: tuple[float, float] | None, 
     return Picture(resized(pixels, placed.height, placed.width), height, width)
 
 
+class Found(NamedTuple):
+    """A region that the detector says is there."""
+
+    anatomy: int  # slot: index in the vocabulary
+    box: Box  # stored pixels
+    presence: float  # 0..1
+    certainty: float  # 0..1: the IoU that the box is likely to have
+
+
 @dataclass(frozen=True, eq=False)
 class DetectorRuntime:
     """A trained detector: `find` says where each region is."""
@@ -67,18 +76,15 @@ class DetectorRuntime:
     def size(self) -> int:
         return self.model.shape.size
 
-    def find(self, film: Picture, spacing_mm: tuple[float, float] | None) -> list[tuple[int, Box, float]]:
-        """(slot, box in stored pixels, presence) of each region that is there, in slot order."""
+    def find(self, film: Picture, spacing_mm: tuple[float, float] | None) -> list[Found]:
+        """Each region that is there, in slot order."""
         frame, placed = film.frame(spacing_mm, self.size)
-        boxes, logits = self.model(frame.to(self.device))
-        presence = logits[0].sigmoid().cpu().tolist()
-        found = [_rounded(placed.to_image(Box(*row))) for row in boxes[0].cpu().tolist()]
+        slots: Slots = self.model(frame.to(self.device))
+        presence, certainty = (row[0].sigmoid().cpu().tolist() for row in slots[1:])
+        boxes = [_rounded(placed.to_image(Box(*row))) for row in slots.boxes[0].cpu().tolist()]
         least = self.manifest.presence or 0.0
-        return [
-            (slot, box, share)
-            for slot, (box, share) in enumerate(zip(found, presence, strict=True))
-            if share >= least and box.area > 0
-        ]
+        found = [Found(*row) for row in zip(range(len(boxes)), boxes, presence, certainty, strict=True)]
+        return [each for each in found if each.presence >= least and each.box.area > 0]
 
 
 @dataclass(frozen=True, eq=False)

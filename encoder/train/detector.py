@@ -13,7 +13,7 @@ from encoder.preprocess import SETTINGS
 from encoder.train.augment import Cached, Sample, augmented, cached, plain
 from encoder.train.data import HELD, TRAIN, Film, fingerprint, of_source, read_films, split
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
-from encoder.train.losses import box_loss, presence_loss
+from encoder.train.losses import box_loss, certainty_loss, iou, presence_loss
 
 RECIPE = Recipe(epochs=56, batch=8, rate=2e-3, patience=20)
 PRESENCE = 0.5  # probability from which a region is said to be there
@@ -37,9 +37,10 @@ class _Detection:
 
     def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor:
         truth = stacked(batch, self.device)
-        boxes, logits = self.model(truth.frame)
+        boxes, logits, certainty = self.model(truth.frame)
         placed = box_loss(boxes, truth.boxes, truth.placed)
-        return placed + 0.3 * presence_loss(logits, truth.present, truth.judged)
+        there = presence_loss(logits, truth.present, truth.judged)
+        return placed + 0.3 * there + 0.3 * certainty_loss(certainty, boxes, truth.boxes, truth.placed)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -56,20 +57,13 @@ class _Detection:
         """Mean IoU over placed slots, F1 of presence over judged ones."""
         overlaps, right, said, wanted = [], 0, 0, 0
         for sample in samples:
-            boxes, logits = self.model(stacked([sample], self.device).frame)
-            overlaps.append(_iou(boxes[0].cpu(), sample.boxes)[sample.placed])
+            boxes, logits, _ = self.model(stacked([sample], self.device).frame)
+            overlaps.append(iou(boxes[0].cpu(), sample.boxes)[sample.placed])
             yes = (logits[0].cpu().sigmoid() >= PRESENCE) & sample.judged
             there = (sample.present > 0) & sample.judged
             right, said, wanted = right + int((yes & there).sum()), said + int(yes.sum()), wanted + int(there.sum())
         found = torch.cat(overlaps)
         return float(found.mean()) if len(found) else 0.0, 2 * right / max(said + wanted, 1)
-
-
-def _iou(boxes: Tensor, truth: Tensor) -> Tensor:
-    low, high = torch.maximum(boxes[..., :2], truth[..., :2]), torch.minimum(boxes[..., 2:], truth[..., 2:])
-    shared = (high - low).clamp_min(0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1) + (truth[..., 2:] - truth[..., :2]).prod(-1)
-    return shared / (areas - shared).clamp_min(1e-9)
 
 
 def train_detector(options: TrainOptions, report: Report, shape: DetectorShape | None = None) -> None:

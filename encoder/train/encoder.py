@@ -184,7 +184,7 @@ def store_thresholds(folder: Path, films: Sequence[Film], device: str, report: R
 @torch.inference_mode()
 def _regions(film: Film, detector: DetectorRuntime | None, size: int) -> list[tuple[int, Box]]:
     if detector:
-        return [(slot, box) for slot, box, _ in detector.find(picture(film.image, None, size), None)]
+        return [(each.anatomy, each.box) for each in detector.find(picture(film.image, None, size), None)]
     height, width = film.image.shape
     clipped = [(anatomy, box.clipped(width, height)) for anatomy, box in film.regions.items()]
     return [(anatomy, box) for anatomy, box in clipped if box.area > 0]

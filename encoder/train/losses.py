@@ -5,6 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def iou(boxes: Tensor, truth: Tensor) -> Tensor:
+    """(..., 4) and (..., 4) -> (...) in 0..1."""
+    low, high = torch.maximum(boxes[..., :2], truth[..., :2]), torch.minimum(boxes[..., 2:], truth[..., 2:])
+    shared = (high - low).clamp_min(0.0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0.0).prod(-1) + (truth[..., 2:] - truth[..., :2]).prod(-1)
+    return shared / (areas - shared).clamp_min(1e-9)
+
+
 def generalised_iou(boxes: Tensor, truth: Tensor) -> Tensor:
     """(..., 4) and (..., 4) -> (...) in -1..1 (Rezatofighi et al., arXiv 1902.09630): falls on even without overlap."""
     low, high = torch.maximum(boxes[..., :2], truth[..., :2]), torch.minimum(boxes[..., 2:], truth[..., 2:])
@@ -30,6 +38,13 @@ def presence_loss(logits: Tensor, present: Tensor, judged: Tensor) -> Tensor:
     if not judged.any():
         return logits.sum() * 0.0
     return F.binary_cross_entropy_with_logits(logits[judged], present[judged])
+
+
+def certainty_loss(logits: Tensor, boxes: Tensor, truth: Tensor, placed: Tensor) -> Tensor:
+    """Binary cross-entropy against the IoU that each placed box has reached (IoU-aware scores, arXiv 1912.05992)."""
+    if not placed.any():
+        return logits.sum() * 0.0
+    return F.binary_cross_entropy_with_logits(logits[placed], iou(boxes[placed], truth[placed]).detach())
 
 
 def region_contrastive(vectors: Tensor, anatomy: Tensor, temperature: float) -> Tensor:
