@@ -44,6 +44,7 @@ class Manifest:
     projections: dict[str, bool] = field(default_factory=dict)  # encoder: projection -> trained
     mean_boxes: dict[str, list[float]] = field(default_factory=dict)  # detector: region -> shares of the image's sides
     unlike_thresholds: dict[str, float] = field(default_factory=dict)  # encoder: region name -> cosine distance
+    objective: str = ""  # encoder: what its vectors were trained for, a name of `train.encoder.OBJECTIVES`
     format: int = FORMAT
     weights: str = ""  # sha256 of the safetensors file
     model_id: str = ""

@@ -3,15 +3,19 @@
 One pass of the trunk serves every region of a film; a region is a 14 x 14 bilinear sample of the feature map, with
 some context around its box, pooled to 7 x 7. Two projections read it: `anatomy` is trained (region-contrastive, then
 classification: arXiv 2305.05598), `finding` has its place in the architecture and is not offered until it is trained.
-A classification head tells which anatomy a drawn box belongs to.
+A classification head tells which anatomy a drawn box belongs to. A local head makes the map of `encoder.local`: what
+the film looks like at each place, for an ROI too small to be a region.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoder.anatomy import VOCABULARY
+from encoder.preprocess import CHANNELS
 from encoder.trunk import Trunk, TrunkShape, convolution
 
 SAMPLES = 14  # points sampled along each side of a box
@@ -30,6 +34,8 @@ class EncoderShape:
     roi: int = 96  # channels of the region's own convolutions
     hidden: int = 256
     dim: int = 128  # of each projection
+    local: int = 8  # channels of the local map
+    texture: int = 32  # channels that the local head reads off the frame itself
 
     def plain(self) -> dict[str, object]:
         return {
@@ -40,15 +46,44 @@ class EncoderShape:
             "roi": self.roi,
             "hidden": self.hidden,
             "dim": self.dim,
+            "local": self.local,
+            "texture": self.texture,
         }
+
+
+class Features(NamedTuple):
+    """What is read off a film once."""
+
+    regions: Tensor  # (B, C, S/8, S/8): the map that every region is cut from
+    local: Tensor  # (B, local, S/8, S/8): unit vectors, what the film looks like at each place
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What one pass says about each box."""
+    """What one pass says about each box, and about the film."""
 
     vectors: dict[str, Tensor]  # projection -> (B, N, dim), unit norm
     anatomy: Tensor  # (B, N, classes) logits
+    hidden: Tensor  # (B, N, hidden): what the projections and the classifier read
+    local: Tensor  # (B, local, S/8, S/8)
+
+
+class LocalHead(nn.Module):
+    """(B, 2, S, S) frames and (B, C, S/4, S/4) trunk features -> (B, local, S/8, S/8) unit vectors.
+
+    It has eyes of its own: the trunk learns to see past a nodule or a texture to the anatomy behind it.
+    """
+
+    def __init__(self, width: int, texture: int, local: int) -> None:
+        super().__init__()
+        self.eyes = nn.Sequential(
+            convolution(CHANNELS, texture // 2, stride=2), convolution(texture // 2, texture, stride=2)
+        )
+        self.joined = convolution(width + texture, 2 * texture, stride=2)
+        self.out = nn.Conv2d(2 * texture, local, 1)
+
+    def forward(self, frames: Tensor, fine: Tensor) -> Tensor:
+        return F.normalize(self.out(self.joined(torch.cat([self.eyes(frames), fine], dim=1))), dim=1)
 
 
 class RoiEncoder(nn.Module):
@@ -67,23 +102,26 @@ class RoiEncoder(nn.Module):
         )
         self.projections = nn.ModuleDict({name: nn.Linear(shape.hidden, shape.dim) for name in PROJECTIONS})
         self.classifier = nn.Linear(shape.hidden, shape.classes)
+        self.local = LocalHead(shape.trunk.width, shape.texture, shape.local)
 
     def forward(self, frames: Tensor, boxes: Tensor) -> Encoded:
         return self.embed(self.features(frames), boxes)
 
-    def features(self, frames: Tensor) -> Tensor:
-        """The map that every region of a film is cut from: (B, C, S/8, S/8)."""
-        middle: Tensor = self.trunk(frames)[1]
-        return middle
+    def features(self, frames: Tensor) -> Features:
+        """The one pass over a film."""
+        fine, middle, _ = self.trunk(frames)
+        return Features(middle, self.local(frames, fine))
 
-    def embed(self, features: Tensor, boxes: Tensor) -> Encoded:
+    def embed(self, features: Features, boxes: Tensor) -> Encoded:
+        """What is cut from it for each box."""
         batch, count = boxes.shape[:2]
-        hidden = self.region(crop(features, boxes, self.shape.context))  # (B * N, hidden)
+        hidden = self.region(crop(features.regions, boxes, self.shape.context))  # (B * N, hidden)
         vectors = {
             name: F.normalize(project(hidden), dim=-1).view(batch, count, -1)
             for name, project in self.projections.items()
         }
-        return Encoded(vectors, self.classifier(hidden).view(batch, count, -1))
+        anatomy = self.classifier(hidden).view(batch, count, -1)
+        return Encoded(vectors, anatomy, hidden.view(batch, count, -1), features.local)
 
 
 def crop(features: Tensor, boxes: Tensor, context: float) -> Tensor:

@@ -23,6 +23,22 @@ def add(commands: options.Commands) -> None:
         part.add_argument("--source", help="only films of this source (`dataset` of their records)")
         part.add_argument("--resume", action="store_true", help="go on from the run folder's last epoch")
         part.set_defaults(run=train_model)
+        if name == "encoder":
+            part.add_argument("--objective", help="what the vectors are trained for (default: the shipped one)")
+            part.add_argument("--from-scratch", action="store_true", help="do not start from the detector's trunk")
+    compare = parts.add_parser("compare", help="every objective of the encoder over several seeds, in one table")
+    _add_common(compare)
+    compare.add_argument(
+        "--detector", type=Path, metavar="DIR", help="model set whose boxes are used (default: shipped)"
+    )
+    compare.add_argument("--objective", nargs="+", metavar="NAME", help="(default: all)")
+    compare.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2], help="(default: 0 1 2)")
+    compare.add_argument("--epochs", type=int, help="passes over the films of each run (default: the recipe's)")
+    compare.add_argument("--size", type=int, help="pixels, side of the frame (default: the shipped one's)")
+    compare.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    compare.add_argument("--threads", type=int, help="of torch (default: as many as there are cores)")
+    options.json_flag(compare)
+    compare.set_defaults(run=compare_objectives)
     phantoms = parts.add_parser("phantoms", help="the statistical model that draws films of nobody")
     _add_common(phantoms)
     phantoms.set_defaults(run=build_phantoms)
@@ -55,6 +71,8 @@ def train_model(arguments: argparse.Namespace) -> int:
         source=arguments.source,
         resume=arguments.resume,
         commit=_commit(),
+        objective=_known(getattr(arguments, "objective", None)),
+        from_scratch=getattr(arguments, "from_scratch", False),
         **chosen,
     )
     with output.progress() as report:
@@ -71,6 +89,43 @@ def _trainer(part: str) -> Callable[[Any, output.Reporter], None]:
     from encoder.train.encoder import train_encoder
 
     return train_encoder
+
+
+def compare_objectives(arguments: argparse.Namespace) -> int:
+    """The table of what each way of training is worth."""
+    from encoder.compare import Comparison, compare
+    from encoder.pipeline import SHIPPED
+    from encoder.train.loop import TrainOptions
+
+    given: dict[str, Any] = {"objectives": arguments.objective and tuple(map(_known, arguments.objective))}
+    given |= {"seeds": tuple(arguments.seed), "size": arguments.size}
+    wanted = Comparison(**{name: value for name, value in given.items() if value})
+    run = TrainOptions(
+        data=arguments.data,
+        out=arguments.out,
+        epochs=arguments.epochs,
+        device=arguments.device,
+        threads=arguments.threads,
+        commit=_commit(),
+    )
+    with output.progress(quiet=arguments.json) as report:
+        result = compare(run, wanted, arguments.detector or SHIPPED, report)
+    if arguments.json:
+        output.as_json(result)
+    else:
+        rows = [[str(row.get(name, "")) for name in result["table"][0]] for row in result["table"]]
+        output.table("held patients", tuple(result["table"][0]), rows)
+    return 0
+
+
+def _known(objective: str | None) -> str | None:
+    """The name of an objective; TrainingDataError for one that there is not."""
+    from encoder.errors import TrainingDataError
+    from encoder.train.encoder import OBJECTIVES
+
+    if objective not in (None, *OBJECTIVES):
+        raise TrainingDataError(f"no objective {objective}; there are {', '.join(OBJECTIVES)}")
+    return objective
 
 
 def build_phantoms(arguments: argparse.Namespace) -> int:

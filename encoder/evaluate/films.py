@@ -41,7 +41,7 @@ def evaluate_films(
             continue
         overlaps += detection.overlaps(film, analysis, pipeline.card.mean_boxes)
         counted += detection.presence(film, pipeline.analyse, analysis)
-        entries += _entries(film, analysis)
+        entries += entries_of(film, analysis)
         seen.append(film)
         if report:
             report("evaluate", number + 1, len(films), film.id)
@@ -61,7 +61,7 @@ def _chosen(films: Sequence[Film], split: str | None) -> list[Film]:
     return [film for film in films if name in (EVERY, film.split)]
 
 
-def _entries(film: Film, analysis: Analysis) -> list[retrieval.Entry]:
+def entries_of(film: Film, analysis: Analysis) -> list[retrieval.Entry]:
     """Each labelled region that lies in the film, with the vector of the detector's box of that name."""
     height, width = film.image.shape
     row = {region.anatomy: number for number, region in enumerate(analysis.regions)}

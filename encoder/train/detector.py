@@ -17,6 +17,7 @@ from encoder.train.losses import box_loss, certainty_loss, iou, presence_loss
 
 RECIPE = Recipe(epochs=56, batch=8, rate=2e-3, patience=20)
 PRESENCE = 0.5  # probability from which a region is said to be there
+INVERTED = 0.1  # share of the views with black and white exchanged: a header may be wrong about it
 HELD_VIEWS = 2  # augmented views of each held film: the plain film alone would not show what moved films do
 VIEW_SEED = 20_000
 
@@ -26,7 +27,6 @@ class _Detection:
 
     name = "detector"
     views = 1
-    inverted = 0.1
 
     def __init__(self, held: Sequence[Cached], shape: DetectorShape, device: str) -> None:
         self.size, self.device = shape.size, device
@@ -35,8 +35,8 @@ class _Detection:
         self.plain = [plain(film, shape.size) for film in held]
         self.moved = [augmented(film, shape.size, rng) for film in held for _ in range(HELD_VIEWS)]
 
-    def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor:
-        truth = stacked(batch, self.device)
+    def loss(self, films: Sequence[Cached], epoch: int, rng: np.random.Generator) -> Tensor:
+        truth = stacked([augmented(film, self.size, rng, INVERTED) for film in films], self.device)
         boxes, logits, certainty = self.model(truth.frame)
         placed = box_loss(boxes, truth.boxes, truth.placed)
         there = presence_loss(logits, truth.present, truth.judged)

@@ -2,12 +2,13 @@
 
 The recipe of RegionMIR (arXiv 2305.05598): first region-contrastive, the same anatomy in two films is the positive
 pair; then classification, here by cosine to one prototype an anatomy, so that what is trained is the space that is
-searched, together with a pull that keeps the patients of one anatomy apart (`losses.same_region`, which is ours).
-Boxes are shaken as a detector would miss them. The trunk starts from the detector's when the model set has one.
+searched. `OBJECTIVES` holds it beside what it is compared with; `regionmir-apart` adds a pull that keeps the patients
+of one anatomy apart (`losses.same_region`, which is ours). Boxes are shaken as a detector would miss them. The trunk
+starts from the detector's when the model set has one.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,58 @@ from encoder.train.losses import prototype_loss, region_contrastive, same_region
 
 TRAINED = "anatomy"  # the projection that this step trains; `finding` stays as drawn and is not offered
 RECIPE = Recipe(epochs=6, batch=8, rate=1e-3, patience=6)
-CONTRASTIVE_SHARE = 0.25  # of the epochs
+PRETRAINING_SHARE = 0.34  # of the epochs
 TEMPERATURE = 0.1
-SAME_REGION = 0.3  # weight of "two views of a film are nearer than two films" beside classification
+NAMED = 0.2  # weight of the classifier that names a drawn box
 SHAKE = 0.05  # of a box's sides: how far a detector's edge lies from the true one
 NEIGHBOURS = 5  # of the unlike-archive distance
 UNUSUAL = 95  # percentile of the leave-one-patient-out distances
 VIEW_SEED = 30_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of each loss in one part of the training; 0 leaves it out."""
+
+    contrastive: float = 0.0  # the same anatomy in other films is near
+    own_view: float = 0.0  # another view of the very same region is near
+    classified: float = 0.0  # cosine to one prototype an anatomy
+    apart: float = 0.0  # two views of a film are nearer than two films of the same anatomy
+
+    @property
+    def labelled(self) -> bool:
+        """Whether anatomy is told to the network."""
+        return bool(self.contrastive or self.classified)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the vectors are trained for: first (pretraining), then."""
+
+    first: Weights
+    then: Weights
+
+
+CLASSIFIED = Weights(classified=1.0)
+OBJECTIVES: Mapping[str, Objective] = {
+    "regionmir": Objective(Weights(contrastive=1.0), CLASSIFIED),
+    "regionmir-apart": Objective(Weights(contrastive=1.0), Weights(classified=1.0, apart=0.3)),
+    "cross-entropy": Objective(CLASSIFIED, CLASSIFIED),
+    "simclr": Objective(Weights(own_view=1.0), Weights(own_view=1.0)),
+    "simclr-classified": Objective(Weights(own_view=1.0), CLASSIFIED),
+    "together": Objective(Weights(contrastive=1.0, classified=1.0), Weights(contrastive=1.0, classified=1.0)),
+}
+SHIPPED_OBJECTIVE = "regionmir-apart"
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The placed regions of a batch."""
+
+    vectors: Tensor  # (N, dim) unit norm
+    hidden: Tensor  # (N, hidden)
+    anatomy: Tensor  # (N,) vocabulary index
+    film: Tensor  # (N,) number of the film in the batch
 
 
 class _Trained(nn.Module):
@@ -48,35 +94,52 @@ class _Trained(nn.Module):
         self.encoder = RoiEncoder(shape)
         self.prototypes = nn.Parameter(torch.randn(shape.classes, shape.dim))
 
+    def loss(self, batch: Regions, weights: Weights) -> Tensor:
+        """The weighted sum, and the classifier's: it only watches where the objective knows no labels."""
+        named = self.encoder.classifier(batch.hidden if weights.labelled else batch.hidden.detach())
+        total: Tensor = NAMED * F.cross_entropy(named, batch.anatomy)
+        if weights.contrastive:
+            total = total + weights.contrastive * region_contrastive(batch.vectors, batch.anatomy, TEMPERATURE)
+        if weights.own_view:
+            region = batch.film * len(VOCABULARY) + batch.anatomy
+            total = total + weights.own_view * region_contrastive(batch.vectors, region, TEMPERATURE)
+        if weights.classified:
+            loss = prototype_loss(batch.vectors, self.prototypes, batch.anatomy, TEMPERATURE)
+            total = total + weights.classified * loss
+        if weights.apart:
+            total = total + weights.apart * same_region(batch.vectors, batch.anatomy, batch.film, TEMPERATURE)
+        return total
+
 
 class _Retrieval:
     """The encoder's task: the same anatomy of other patients first."""
 
     name = "encoder"
     views = 2
-    inverted = 0.0  # an inverted film is to be told as unlike the archive
 
-    def __init__(self, held: Sequence[Cached], shape: EncoderShape, epochs: int, device: str) -> None:
-        self.size, self.device = shape.size, device
-        self.contrastive = round(CONTRASTIVE_SHARE * epochs)  # epochs
+    def __init__(
+        self, held: Sequence[Cached], shape: EncoderShape, objective: Objective, epochs: int, device: str
+    ) -> None:
+        self.size, self.device, self.objective = shape.size, device, objective
+        self.pretraining = round(PRETRAINING_SHARE * epochs)  # epochs
         self.model: _Trained = _Trained(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rng = np.random.default_rng(VIEW_SEED)
         self.patients = [film.film.patient for film in held]
         self.plain = [plain(film, shape.size) for film in held]
         self.moved = [augmented(film, shape.size, rng) for film in held]
 
-    def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor:
-        truth = stacked(batch, self.device)
+    def loss(self, films: Sequence[Cached], epoch: int, rng: np.random.Generator) -> Tensor:
+        truth = stacked([augmented(film, self.size, rng) for film in films for _ in range(self.views)], self.device)
         encoded = self.model.encoder(truth.frame, _shaken(truth.boxes, rng))
-        vectors, logits = encoded.vectors[TRAINED][truth.placed], encoded.anatomy[truth.placed]
-        anatomy = truth.placed.nonzero()[:, 1]
-        named = F.cross_entropy(logits, anatomy)
-        if epoch < self.contrastive:
-            return region_contrastive(vectors, anatomy, TEMPERATURE) + 0.2 * named
-        film = truth.placed.nonzero()[:, 0] // self.views
-        alike = same_region(vectors, anatomy, film, TEMPERATURE)
-        classified = prototype_loss(vectors, self.model.prototypes, anatomy, TEMPERATURE)
-        return classified + 0.2 * named + SAME_REGION * alike
+        view, anatomy = truth.placed.nonzero().unbind(1)
+        batch = Regions(
+            vectors=encoded.vectors[TRAINED][truth.placed],
+            hidden=encoded.hidden[truth.placed],
+            anatomy=anatomy,
+            film=view // self.views,
+        )
+        weights = self.objective.first if epoch < self.pretraining else self.objective.then
+        return self.model.loss(batch, weights)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -121,8 +184,8 @@ def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | N
     kept = [cached(film, shape.size) for film in split(films, TRAIN)]
     held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]
     recipe = RECIPE.changed(options)
-    task = _Retrieval(held, shape, recipe.epochs, options.device)
-    started = _start_from_detector(task.model.encoder, options.out)
+    task = _Retrieval(held, shape, OBJECTIVES[options.objective or SHIPPED_OBJECTIVE], recipe.epochs, options.device)
+    started = not options.from_scratch and _start_from_detector(task.model.encoder, options.out)
     report("start", 0, recipe.epochs, "trunk of the detector" if started else "trunk from scratch")
     history = train(task, kept, recipe, options, report)
     best = max(history, key=lambda row: row["score"])
@@ -135,6 +198,7 @@ def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | N
         commit=options.commit,
         metrics={key: round(value, 5) for key, value in best.items()},
         projections={name: name == TRAINED for name in PROJECTIONS},
+        objective=options.objective or SHIPPED_OBJECTIVE,
     )
     save(options.out, manifest, task.model.encoder.state_dict())
     store_thresholds(options.out, films, options.device, report)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from encoder.errors import TrainingDataError
-from encoder.train.augment import Cached, Sample, augmented
+from encoder.train.augment import Cached, Sample
 
 Report = Callable[[str, int, int, str], None]  # stage, done, total, text
 WEIGHT_DECAY = 1e-4
@@ -37,6 +37,8 @@ class TrainOptions:
     device: str = "cpu"
     threads: int | None = None
     source: str | None = None  # only films of this source, as their records name it
+    objective: str | None = None  # of the encoder; None: the shipped one
+    from_scratch: bool = False  # the encoder's trunk does not start from the detector's
     resume: bool = False
     commit: str | None = None  # of the code, for the manifest
 
@@ -67,14 +69,14 @@ class Task(Protocol):
     """What is trained."""
 
     name: str
-    size: int
-    views: int  # samples of each film in a step, side by side
-    inverted: float  # share of the views with black and white exchanged
+    views: int  # samples of each film in a step
 
     @property
     def model(self) -> nn.Module: ...
 
-    def loss(self, batch: Sequence[Sample], epoch: int, rng: np.random.Generator) -> Tensor: ...
+    def loss(self, films: Sequence[Cached], epoch: int, rng: np.random.Generator) -> Tensor:
+        """Of one step: the task draws its samples from these films."""
+        ...
 
     def validate(self) -> dict[str, float]:
         """Held-out numbers; "score" is the one to raise."""
@@ -130,10 +132,7 @@ def _epoch(
         share = (progress.epoch + number / len(batches)) / recipe.epochs
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * _rate(share)
-        samples = [
-            augmented(films[index], task.size, rng, task.inverted) for index in chosen for _ in range(task.views)
-        ]
-        loss = task.loss(samples, progress.epoch, rng)
+        loss = task.loss([films[index] for index in chosen], progress.epoch, rng)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(task.model.parameters(), CLIP)

@@ -48,8 +48,10 @@ def certainty_loss(logits: Tensor, boxes: Tensor, truth: Tensor, placed: Tensor)
 
 
 def region_contrastive(vectors: Tensor, anatomy: Tensor, temperature: float) -> Tensor:
-    """(N, D) unit vectors and (N,) indices: the same anatomy in other films is the positive pair.
+    """(N, D) unit vectors and (N,) indices: those of the same index are the positive pairs.
 
+    With anatomies as indices that is the same anatomy in other films; with a number for each region of each film, only
+    another view of the very same region: SimCLR (Chen et al., arXiv 2002.05709), which needs no label.
     Supervised contrastive loss, outer sum (Khosla et al., arXiv 2004.11362, eq. 2) on regions (arXiv 2305.05598).
     """
     similarity = vectors @ vectors.T / temperature

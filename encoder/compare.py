@@ -1,0 +1,114 @@
+"""Films and names of objectives go in, one table comes out: what each way of training is worth on held patients.
+
+Every objective is trained with the same budget, from scratch, once for each seed, and measured with the boxes of the
+same detector: retrieval over the whole ranking, and the accuracy of naming one of the 29 regions, which is the column
+of the paper's table (arXiv 2305.05598). Raw pixels stand beside them. A run that is there already is not trained again.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoder.checkpoint import PARTS
+from encoder.evaluate import retrieval
+from encoder.evaluate.films import entries_of
+from encoder.pipeline import Pipeline
+from encoder.roi_encoder import EncoderShape
+from encoder.train.data import HELD, Film, read_films, split
+from encoder.train.encoder import OBJECTIVES, train_encoder
+from encoder.train.loop import Report, TrainOptions
+
+BOOTSTRAP_SEED = 0
+COLUMNS = ("map", "p@5", "knn_accuracy", "accuracy")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared."""
+
+    objectives: tuple[str, ...] = tuple(OBJECTIVES)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    size: int = EncoderShape.size  # pixels, side of the frame
+
+
+def compare(options: TrainOptions, wanted: Comparison, detector: Path, report: Report) -> dict[str, Any]:
+    """Train and measure all of them under `options.out`; returns what is also written to its comparison.json."""
+    films = split(read_films(options.data), HELD)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    total = len(wanted.objectives) * len(wanted.seeds)
+    for objective in wanted.objectives:
+        for seed in wanted.seeds:
+            done = sum(len(rows) for rows in runs.values())
+            report(f"compare: {objective}, seed {seed}", done, total, "")
+            out = options.out / f"{objective}-{seed}"
+            one = replace(options, out=out, seed=seed, objective=objective, from_scratch=True)
+            runs.setdefault(objective, []).append(_run(one, wanted.size, detector, films, report))
+    result = {"films": len(films), "runs": runs, "table": _table(runs)}
+    (options.out / "comparison.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _run(options: TrainOptions, size: int, detector: Path, films: Sequence[Film], report: Report) -> dict[str, Any]:
+    """One objective, one seed."""
+    kept = options.out / "result.json"
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in (f"{PARTS[0]}.json", f"{PARTS[0]}.safetensors"):
+        shutil.copyfile(detector / name, options.out / name)
+    started = time.monotonic()
+    train_encoder(replace(options, resume=True), report, EncoderShape(size=size))
+    minutes = (time.monotonic() - started) / 60
+    result = {**_measured(options.out, films), "seed": options.seed, "minutes": round(minutes, 2)}
+    kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _measured(folder: Path, films: Sequence[Film]) -> dict[str, Any]:
+    """Retrieval with the detector's boxes, the accuracy of the classifier on them, and what a film costs."""
+    pipeline = Pipeline.load(folder)
+    entries: list[retrieval.Entry] = []
+    right, asked, spent = 0, 0, []
+    for film in films:
+        started = time.monotonic()
+        analysis = pipeline.analyse(film.image)
+        spent.append(time.monotonic() - started)
+        entries += entries_of(film, analysis)
+        known = [region for region in analysis.regions if region.anatomy in film.regions]
+        if known:
+            named = pipeline.embed(film.image, [region.box for region in known]).anatomy_probability.argmax(axis=1)
+            right += sum(int(a) == region.anatomy for a, region in zip(named, known, strict=True))
+            asked += len(known)
+    summary = retrieval.summary(entries, BOOTSTRAP_SEED)
+    return {
+        **summary,
+        "accuracy": round(right / max(asked, 1), 4),
+        "ms_a_film": round(1000 * float(np.median(spent)), 1),
+    }
+
+
+def _table(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row an objective, best mean mAP first: mean, lowest and highest over the seeds, and the widest interval."""
+    rows = [_row(objective, of) for objective, of in runs.items()]
+    rows.sort(key=lambda row: -float(row["map"]))
+    first = next(iter(runs.values()))[0]
+    rows.append({"objective": "raw 16 x 16 pixels", "map": first["raw_pixels_map"]})
+    return rows
+
+
+def _row(objective: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"objective": objective, "seeds": len(runs)}
+    for column in COLUMNS:
+        values = [float(run[column]) for run in runs]
+        row |= {column: round(float(np.mean(values)), 4), f"{column}_range": [min(values), max(values)]}
+    row["map_ci95"] = [min(run["ci95"][0] for run in runs), max(run["ci95"][1] for run in runs)]
+    row["minutes"] = round(float(np.mean([run["minutes"] for run in runs])), 2)
+    row["ms_a_film"] = round(float(np.median([run["ms_a_film"] for run in runs])), 1)
+    return row
