@@ -51,6 +51,14 @@ class Vocabulary:
         """The entry of that name, whatever its case. KeyError when there is none."""
         return self._by_name[name.strip().lower()]
 
+    @cached_property
+    def twins(self) -> dict[int, int]:
+        """Index of each paired structure -> index of the same one on the other side."""
+        other = {"right": "left", "left": "right"}
+        sided = [(entry, entry.name.partition(" ")) for entry in self.entries]
+        paired = [(entry.index, f"{other[side]} {rest}") for entry, (side, _, rest) in sided if side in other]
+        return {index: self._by_name[name].index for index, name in paired if name in self._by_name}
+
     def coded(self, scheme: str, code: str, laterality: Laterality = "", topography: str = "") -> tuple[Anatomy, ...]:
         """Every entry a coded site can mean, in vocabulary order; empty when the code is not in the vocabulary.
 

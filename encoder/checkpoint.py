@@ -1,6 +1,7 @@
-"""Weights and what is known about them go in, a checked model set comes out: safetensors, each with a JSON manifest.
+"""Weights and what is known about them go in, a checked model set comes out: weights files, each with a JSON manifest.
 
 A model set is a folder of four files: `detector.safetensors`, `detector.json`, `encoder.safetensors`, `encoder.json`.
+An encoder of anyone's is `encoder.pt` (TorchScript) instead; a folder with an encoder alone has the shipped detector.
 A model's id is the hash of everything that decides its output: weights, architecture, preprocessing, region list.
 Loading checks all of it; a flipped byte, a missing tensor or another format is a CheckpointError with one line.
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 Part = Literal["detector", "encoder"]
 PARTS: tuple[Part, Part] = ("detector", "encoder")
+Kind = Literal["built-in", "torchscript"]  # an architecture of this program, its tensors; or a program of its own
+KINDS: dict[Part, tuple[Kind, ...]] = {"detector": ("built-in",), "encoder": ("built-in", "torchscript")}
+SHIPPED = Path(__file__).parent / "weights"
 ID_LENGTH = 16  # hexadecimal digits
 
 
@@ -44,15 +48,23 @@ class Manifest:
     projections: dict[str, bool] = field(default_factory=dict)  # encoder: projection -> trained
     mean_boxes: dict[str, list[float]] = field(default_factory=dict)  # detector: region -> shares of the image's sides
     unlike_thresholds: dict[str, float] = field(default_factory=dict)  # encoder: region name -> cosine distance
+    local: bool = False  # encoder: its local head is trained
     objective: str = ""  # encoder: what its vectors were trained for, a name of `train.encoder.OBJECTIVES`
     format: int = FORMAT
-    weights: str = ""  # sha256 of the safetensors file
+    kind: Kind = "built-in"
+    weights: str = ""  # sha256 of the weights file
     model_id: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of its weights file."""
+        return f"{self.part}.{'pt' if self.kind == 'torchscript' else 'safetensors'}"
 
     def identified(self, weights: str) -> "Manifest":
         """With the digest of its weights and the id that follows from it."""
         decisive = [self.part, self.format, self.architecture, self.preprocessing, list(self.regions), weights]
-        text = json.dumps([*decisive, self.presence], sort_keys=True)
+        kind = [] if self.kind == "built-in" else [self.kind]  # ids from before there were kinds stay as they are
+        text = json.dumps([*decisive, self.presence, *kind], sort_keys=True)
         return replace(self, weights=weights, model_id=hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH])
 
 
@@ -63,6 +75,7 @@ class ModelCard:
     model_id: str  # of the set: regions come from one model, their vectors from the other
     detector_id: str
     encoder_id: str
+    kind: Kind  # of the encoder
     dim: int  # of each vector
     projections: tuple[str, ...]  # the trained ones: what may be stored and compared
     regions: tuple[str, ...]  # vocabulary names, in slot order
@@ -75,11 +88,15 @@ def save(folder: Path, manifest: Manifest, weights: Mapping[str, "Tensor"]) -> M
     """Write one part of a set, durable; returns the manifest with its id. Matrices and kernels are kept in fp16."""
     from safetensors.torch import save as serialised
 
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {name: _compact(tensor) for name, tensor in sorted(weights.items())}
-    data: bytes = serialised(kept)
+    return save_bytes(folder, manifest, serialised(kept))
+
+
+def save_bytes(folder: Path, manifest: Manifest, data: bytes) -> Manifest:
+    """Write one part of a set whose weights file is given whole, durable; returns the manifest with its id."""
+    folder.mkdir(parents=True, exist_ok=True)
     final = manifest.identified(hashlib.sha256(data).hexdigest())
-    _write(folder / f"{manifest.part}.safetensors", data)
+    _write(folder / manifest.file, data)
     save_manifest(folder, final)
     return final
 
@@ -106,15 +123,16 @@ def read_weights(folder: Path, manifest: Manifest) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = _weights(folder, manifest)
+    data = read_bytes(folder, manifest)
     try:
         return {name: _full(tensor) for name, tensor in load(data).items()}
     except SafetensorError as error:
-        raise CheckpointError(f"{manifest.part}.safetensors: {error}") from error
+        raise CheckpointError(f"{manifest.file}: {error}") from error
 
 
-def _weights(folder: Path, manifest: Manifest) -> bytes:
-    path = folder / f"{manifest.part}.safetensors"
+def read_bytes(folder: Path, manifest: Manifest) -> bytes:
+    """The weights file that belongs to the manifest. CheckpointError when it is not the one described."""
+    path = folder / manifest.file
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -124,22 +142,30 @@ def _weights(folder: Path, manifest: Manifest) -> bytes:
     return data
 
 
+def home(folder: Path, part: Part) -> Path:
+    """Where a set's part is: in its folder. The detector of a folder that holds an encoder alone is the shipped one."""
+    alone = (folder / "encoder.json").exists() and not any(folder.glob("detector.*"))
+    return SHIPPED if part == "detector" and alone else folder
+
+
 def verify(folder: Path) -> ModelCard:
     """The card of a model set whose files are all there and whole; imports no torch. CheckpointError otherwise."""
     for part in PARTS:
-        _weights(folder, read_manifest(folder, part))
+        place = home(folder, part)
+        read_bytes(place, read_manifest(place, part))
     return describe(folder)
 
 
 def describe(folder: Path) -> ModelCard:
     """The card of a model set. CheckpointError when a manifest is missing or of another format."""
-    detector, encoder = (read_manifest(folder, part) for part in PARTS)
+    detector, encoder = (read_manifest(home(folder, part), part) for part in PARTS)
     joined = f"{detector.model_id}/{encoder.model_id}"
     return ModelCard(
         model_id=hashlib.sha256(joined.encode()).hexdigest()[:ID_LENGTH],
         detector_id=detector.model_id,
         encoder_id=encoder.model_id,
-        dim=int(encoder.architecture["dim"]),
+        kind=encoder.kind,
+        dim=encoder.architecture["dim"],
         projections=tuple(name for name, trained in encoder.projections.items() if trained),
         regions=encoder.regions,
         unlike_thresholds={VOCABULARY.named(name).index: v for name, v in encoder.unlike_thresholds.items()},
@@ -149,7 +175,7 @@ def describe(folder: Path) -> ModelCard:
 
 
 def copy_model(source: Path, target: Path) -> ModelCard:
-    """A checked, durable copy of a model set: the folder appears whole under its name, or not at all.
+    """A checked, durable, complete copy of a model set: the folder appears whole under its name, or not at all.
 
     A target that already holds the same set is left as it is; one that holds anything else is a CheckpointError.
     """
@@ -161,8 +187,11 @@ def copy_model(source: Path, target: Path) -> ModelCard:
     scratch = target.with_name(f"{target.name}.part-{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    for name in (f"{part}.{kind}" for part in PARTS for kind in ("safetensors", "json")):
-        _write(scratch / name, (source / name).read_bytes())
+    for part in PARTS:
+        place = home(source, part)
+        manifest = read_manifest(place, part)
+        _write(scratch / manifest.file, read_bytes(place, manifest))
+        _write(scratch / f"{part}.json", (place / f"{part}.json").read_bytes())
     scratch.replace(target)
     _sync_folder(target.parent)
     return card
@@ -173,10 +202,29 @@ def _check(manifest: Manifest, part: Part, name: str) -> None:
         raise CheckpointError(f"{name}: format {manifest.format}, this program reads format {FORMAT}")
     if manifest.part != part:
         raise CheckpointError(f"{name}: describes the {manifest.part}, expected the {part}")
+    if manifest.kind not in KINDS[part]:
+        raise CheckpointError(
+            f"{name}: a {part} of kind {manifest.kind!r}, this program knows {', '.join(KINDS[part])}"
+        )
     if manifest.regions != VOCABULARY.names:
-        raise CheckpointError(f"{name}: its region list is not this program's vocabulary")
+        raise CheckpointError(f"{name}: its region list is not this program's vocabulary: {_other(manifest.regions)}")
     if manifest.identified(manifest.weights).model_id != manifest.model_id:
         raise CheckpointError(f"{name}: damaged, its model id does not follow from its content")
+    if part == "encoder" and not isinstance(manifest.architecture.get("dim"), int):
+        raise CheckpointError(f"{name}: does not say the dim of its vectors")
+
+
+def _other(regions: tuple[str, ...]) -> str:
+    """How a region list differs from the vocabulary."""
+    missing = [name for name in VOCABULARY.names if name not in regions]
+    extra = [str(name) for name in regions if name not in VOCABULARY.names]
+    said = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", extra)) if names]
+    if not said and len(regions) != len(VOCABULARY):
+        said = [f"{len(regions)} names for {len(VOCABULARY)} regions"]
+    if not said:
+        place = next(i for i, name in enumerate(VOCABULARY.names) if regions[i] != name)
+        said = [f"another order, {regions[place]} stands where {VOCABULARY.names[place]} belongs"]
+    return "; ".join(said)
 
 
 def _compact(tensor: "Tensor") -> "Tensor":

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from encoder.checkpoint import PARTS
+from encoder.data import HELD, Film, read, split
 from encoder.evaluate import retrieval
+from encoder.evaluate.entries import Entry
 from encoder.evaluate.films import entries_of
 from encoder.pipeline import Pipeline
 from encoder.roi_encoder import EncoderShape
-from encoder.train.data import HELD, Film, read_films, split
 from encoder.train.encoder import OBJECTIVES, train_encoder
 from encoder.train.loop import Report, TrainOptions
 
@@ -39,11 +40,11 @@ class Comparison:
 
 def compare(options: TrainOptions, wanted: Comparison, detector: Path, report: Report) -> dict[str, Any]:
     """Train and measure all of them under `options.out`; returns what is also written to its comparison.json."""
-    films = split(read_films(options.data), HELD)
+    films = split(read(options.data, options.images, options.decoder).films, HELD)
     runs: dict[str, list[dict[str, Any]]] = {}
     total = len(wanted.objectives) * len(wanted.seeds)
-    for objective in wanted.objectives:
-        for seed in wanted.seeds:
+    for seed in wanted.seeds:  # all objectives of a seed first: a comparison that is stopped has compared something
+        for objective in wanted.objectives:
             done = sum(len(rows) for rows in runs.values())
             report(f"compare: {objective}, seed {seed}", done, total, "")
             out = options.out / f"{objective}-{seed}"
@@ -74,7 +75,7 @@ def _run(options: TrainOptions, size: int, detector: Path, films: Sequence[Film]
 def _measured(folder: Path, films: Sequence[Film]) -> dict[str, Any]:
     """Retrieval with the detector's boxes, the accuracy of the classifier on them, and what a film costs."""
     pipeline = Pipeline.load(folder)
-    entries: list[retrieval.Entry] = []
+    entries: list[Entry] = []
     right, asked, spent = 0, 0, []
     for film in films:
         started = time.monotonic()

@@ -9,7 +9,6 @@ how alike the two are.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from encoder.boxes import Box
@@ -37,6 +36,7 @@ class Patch:
 
     features: NDArray[np.float32]  # (h, w, channels) unit vectors
     sides: tuple[float, float]  # of the ROI in cells: width, height
+    offset: tuple[float, float] = (0.0, 0.0)  # from the middle of the cells to the ROI's, in cells: right, down
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Match:
     """Where another film looks most like the patch."""
 
     score: float  # mean cosine of the cells, -1..1
-    box: Box  # stored pixels of that film, clipped to the map's area; the ROI's size in cells
+    box: Box  # stored pixels of that film, clipped to the map's area; before that the ROI's size in cells
 
 
 def patch(local: LocalMap, box: Box) -> Patch:
@@ -54,30 +54,46 @@ def patch(local: LocalMap, box: Box) -> Patch:
     left, right = _span(box.x1 - local.area.x1, box.x2 - local.area.x1, width, columns)
     top, bottom = _span(box.y1 - local.area.y1, box.y2 - local.area.y1, height, rows)
     cells = _unit(local.features[top:bottom, left:right])
-    return Patch(cells, (box.width / width, box.height / height))
+    x = (box.x1 + box.x2) / 2 - local.area.x1 - (left + right) / 2 * width
+    y = (box.y1 + box.y2) / 2 - local.area.y1 - (top + bottom) / 2 * height
+    # More than half a cell: the map ends before the box does.
+    offset = float(np.clip(x / width, -0.5, 0.5)), float(np.clip(y / height, -0.5, 0.5))
+    return Patch(cells, (box.width / width, box.height / height), offset)
 
 
 def match(asked: Patch, local: LocalMap, within: Box) -> Match | None:
-    """The best place of the patch whose centre lies in `within` (stored pixels); None when no place fits.
+    """The best place of the patch whose middle cell lies in `within` (stored pixels); None when no place fits.
 
-    Deterministic: the first place in row order among equals.
+    None too when the map has other channels than the patch. Deterministic: the first place in row order among equals.
     """
-    rows, columns = local.features.shape[:2]
-    high, wide = asked.features.shape[:2]
-    if high > rows or wide > columns:
+    rows, columns, channels = local.features.shape
+    high, wide, wanted = asked.features.shape
+    if high > rows or wide > columns or channels != wanted:
         return None
     width, height = local.cell
     x = local.area.x1 + (np.arange(columns - wide + 1) + wide / 2) * width  # centres of the places
     y = local.area.y1 + (np.arange(rows - high + 1) + high / 2) * height
     across, down = _nearest(x, within.x1, within.x2), _nearest(y, within.y1, within.y2)
     cut = _unit(local.features[down.start : down.stop + high - 1, across.start : across.stop + wide - 1])
-    places = sliding_window_view(cut, (high, wide), axis=(0, 1))  # (n, m, channels, h, w)
-    scores = np.einsum("nmchw,hwc->nm", places, asked.features, optimize=True) / (high * wide)
+    scores = _laid_over(cut, asked.features)
     row, column = np.unravel_index(int(scores.argmax()), scores.shape)
-    centre_x, centre_y = float(x[across][column]), float(y[down][row])
+    centre_x = float(x[across][column]) + asked.offset[0] * width
+    centre_y = float(y[down][row]) + asked.offset[1] * height
     half_x, half_y = asked.sides[0] * width / 2, asked.sides[1] * height / 2
     box = Box(centre_x - half_x, centre_y - half_y, centre_x + half_x, centre_y + half_y)
-    return Match(float(scores[row, column]), box)
+    return Match(float(scores[row, column]), box.intersection(local.area))
+
+
+def _laid_over(cells: NDArray[np.float32], asked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean cosine at each place: (R, C, channels) and (h, w, channels) -> (R - h + 1, C - w + 1)."""
+    rows, columns, channels = cells.shape
+    high, wide = asked.shape[:2]
+    each = (asked.reshape(-1, channels) @ cells.reshape(-1, channels).T).reshape(high, wide, rows, columns)
+    places = np.zeros((rows - high + 1, columns - wide + 1), np.float32)
+    for i in range(high):
+        for j in range(wide):
+            places += each[i, j, i : i + places.shape[0], j : j + places.shape[1]]
+    return np.asarray(places / (high * wide), dtype=np.float32)
 
 
 def _span(low: float, high: float, cell: float, count: int) -> tuple[int, int]:

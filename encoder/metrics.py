@@ -67,6 +67,7 @@ class Ranking:
     """For each query the gallery's labels in rank order; -1 after the last item of another patient."""
 
     label: NDArray[np.int64]  # (Q, N) label at each rank
+    item: NDArray[np.int64]  # (Q, N) row of the gallery at each rank, also behind the last item of another patient
     query: NDArray[np.int64]  # (Q,) label asked for
     patient: NDArray[np.int64]  # (Q,)
 
@@ -75,14 +76,15 @@ class Ranking:
         return np.asarray(self.label == self.query[:, None])
 
 
-def rank_all(gallery: Gallery) -> Ranking:
-    """Every item asks all items of other patients."""
-    scores = gallery.vectors @ gallery.vectors.T
-    own = gallery.patient[:, None] == gallery.patient[None, :]
+def rank_all(gallery: Gallery, asking: slice = slice(None)) -> Ranking:
+    """Every item, or those of the slice, asks all items of other patients. Memory bound: 40 bytes for each pair."""
+    patient = gallery.patient[asking]
+    scores = gallery.vectors[asking] @ gallery.vectors.T
+    own = patient[:, None] == gallery.patient[None, :]
     scores[own] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")
     label = np.where(np.take_along_axis(own, order, axis=1), -1, gallery.label[order])
-    return Ranking(label, gallery.label, gallery.patient)
+    return Ranking(label, order, gallery.label[asking], patient)
 
 
 def average_precisions(ranking: Ranking) -> NDArray[np.float64]:
@@ -95,16 +97,9 @@ def average_precisions(ranking: Ranking) -> NDArray[np.float64]:
         return np.asarray((relevant * hits / ranks).sum(axis=1) / total)
 
 
-def precisions_at(ranking: Ranking, k: int) -> NDArray[np.float64]:
-    """(Q,) P@k; NaN for a query without a relevant item."""
-    found = ranking.relevant[:, :k].sum(axis=1) / k
-    return np.where(ranking.relevant.any(axis=1), found, np.nan)
-
-
-def knn_accuracy(ranking: Ranking, k: int = 5) -> float:
-    """The share of queries whose label is the commonest of the first k; ties go to the label met first."""
-    right = [_commonest(row[:k]) == asked for row, asked in zip(ranking.label, ranking.query, strict=True)]
-    return float(np.mean(right)) if right else 0.0
+def commonest_labels(ranking: Ranking, k: int = 5) -> NDArray[np.int64]:
+    """(Q,) the commonest label of each query's first k, what a k-nearest-neighbour vote says; ties: met first."""
+    return np.array([_commonest(row[:k]) for row in ranking.label], dtype=np.int64)
 
 
 def _commonest(labels: NDArray[np.int64]) -> int:
@@ -112,10 +107,9 @@ def _commonest(labels: NDArray[np.int64]) -> int:
     return int(values[np.lexsort((first, -counts))[0]])
 
 
-def chance_at(ranking: Ranking) -> float:
-    """P@k of a random order, macro over labels: the mean share of relevant items among those of other patients."""
-    share = ranking.relevant.sum(axis=1) / np.maximum((ranking.label >= 0).sum(axis=1), 1)
-    return macro(by_label(share, ranking.query))
+def chances(ranking: Ranking) -> NDArray[np.float64]:
+    """(Q,) P@k of a random order: the share of relevant items among those of other patients."""
+    return np.asarray(ranking.relevant.sum(axis=1) / np.maximum((ranking.label >= 0).sum(axis=1), 1))
 
 
 def by_label(values: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[int, float]:
@@ -158,3 +152,12 @@ def unlike_distances(gallery: Gallery, k: int) -> NDArray[np.float64]:
     nearest = -np.sort(-scores, axis=1)[:, :k]
     distance = 1.0 - nearest.mean(axis=1)
     return np.where(comparable.sum(axis=1) >= k, distance, np.nan)
+
+
+def auroc(usual: NDArray[np.float64], unusual: NDArray[np.float64]) -> float:
+    """How often an unusual value is over a usual one; ties count half. ValueError when either has no values."""
+    if not len(usual) or not len(unusual):
+        raise ValueError("two sets of values are needed")
+    ordered = np.sort(usual)
+    below = np.searchsorted(ordered, unusual, "left") + np.searchsorted(ordered, unusual, "right")
+    return float(below.mean() / 2 / len(usual))

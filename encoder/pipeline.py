@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.boxes import Box
-from encoder.checkpoint import ModelCard, describe
+from encoder.checkpoint import SHIPPED, ModelCard, describe, home
 from encoder.local import LocalMap
 
 if TYPE_CHECKING:
-    from encoder.runtime import DetectorRuntime, EncoderRuntime
+    from encoder.protocol import Encoder
+    from encoder.runtime import DetectorRuntime
 
 __all__ = ["SHIPPED", "Analysis", "Embedding", "ModelCard", "Pipeline", "Region", "describe"]
-
-SHIPPED = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,11 @@ class Pipeline:
     Memory bound: one film at a time, about 80 MB beside the models whatever the film's size, and the film itself.
     """
 
-    def __init__(self, card: ModelCard, detector: "DetectorRuntime", encoder: "EncoderRuntime") -> None:
+    def __init__(self, card: ModelCard, detector: "DetectorRuntime", encoder: "Encoder") -> None:
         self.card = card
         self._detector = detector
         self._encoder = encoder
+        self._size = max(detector.size, encoder.size)
 
     @classmethod
     def load(cls, folder: Path = SHIPPED, device: str = "cpu", threads: int | None = None) -> "Pipeline":
@@ -68,10 +68,12 @@ class Pipeline:
 
         `threads` is torch's number of threads for the whole process; None leaves it.
         """
-        from encoder.runtime import DetectorRuntime, EncoderRuntime, steady
+        from encoder.plugin import load_encoder
+        from encoder.runtime import DetectorRuntime, steady
 
         steady(threads)
-        return cls(describe(folder), DetectorRuntime.load(folder, device), EncoderRuntime.load(folder, device))
+        detector = DetectorRuntime.load(home(folder, "detector"), device)
+        return cls(describe(folder), detector, load_encoder(folder, device))
 
     def analyse(self, image: NDArray[np.generic], spacing_mm: tuple[float, float] | None = None) -> Analysis:
         """Find every region of a (H, W) image, high = bright, and encode all of them in one pass of the trunk.
@@ -83,10 +85,10 @@ class Pipeline:
         from encoder.runtime import picture
 
         with torch.inference_mode():
-            film = picture(image, spacing_mm, self._encoder.size)
+            film = picture(image, spacing_mm, self._size)
             found = self._detector.find(film, spacing_mm)
-            vectors, _ = self._encoder.encode(film, [each.box for each in found], spacing_mm)
-        return Analysis(tuple(Region(*row) for row in found), vectors)
+            vectors, _, local = self._encoder.encode(film, [each.box for each in found], spacing_mm)
+        return Analysis(tuple(Region(*row) for row in found), vectors, local)
 
     def embed(
         self, image: NDArray[np.generic], boxes: Sequence[Box], spacing_mm: tuple[float, float] | None = None
@@ -97,7 +99,7 @@ class Pipeline:
         from encoder.runtime import inside, picture
 
         with torch.inference_mode():
-            film = picture(image, spacing_mm, self._encoder.size)
+            film = picture(image, spacing_mm, self._size)
             within = inside(boxes, film.image_height, film.image_width)
-            vectors, probability = self._encoder.encode(film, within, spacing_mm)
-        return Embedding(vectors, probability)
+            vectors, probability, local = self._encoder.encode(film, within, spacing_mm)
+        return Embedding(vectors, probability, local)

@@ -52,6 +52,13 @@ class Placement:
     width: int  # frame pixels that the image covers
     height: int
 
+    @property
+    def area(self) -> Box:
+        """What the frame covers, stored pixels: the image and its padding."""
+        sx, sy = self.image_width / self.width, self.image_height / self.height
+        left, top = -self.left * sx, -self.top * sy
+        return Box(left, top, left + self.size * sx, top + self.size * sy)
+
     def to_frame(self, box: Box) -> Box:
         """Stored pixels -> shares of the frame, 0..1 from its top-left corner."""
         sx, sy = self.width / self.image_width, self.height / self.image_height
@@ -117,11 +124,11 @@ def framed(pixels: Tensor, placed: Placement) -> Tensor:
 
 def normalised(pixels: Tensor, size: int) -> Tensor:
     """(h, w) -> (2, h, w): rank and local channel, both -1..1. `size` is the side of the frame, for the window."""
-    stretched = _stretched(pixels)
-    return torch.stack([_rank(stretched), _local(stretched, size)])
+    grey = stretched(pixels)
+    return torch.stack([_rank(grey), _local(grey, size)])
 
 
-def _stretched(pixels: Tensor) -> Tensor:
+def stretched(pixels: Tensor) -> Tensor:
     """(h, w) 0..1 between two quantiles."""
     flat = pixels.flatten()
     ordered = flat[:: max(1, len(flat) // SAMPLED)].sort().values

@@ -79,7 +79,9 @@ class LocalHead(nn.Module):
         self.eyes = nn.Sequential(
             convolution(CHANNELS, texture // 2, stride=2), convolution(texture // 2, texture, stride=2)
         )
-        self.joined = convolution(width + texture, 2 * texture, stride=2)
+        self.joined = nn.Sequential(
+            convolution(width + texture, 2 * texture, stride=2), convolution(2 * texture, 2 * texture)
+        )
         self.out = nn.Conv2d(2 * texture, local, 1)
 
     def forward(self, frames: Tensor, fine: Tensor) -> Tensor:
@@ -132,11 +134,11 @@ def crop(features: Tensor, boxes: Tensor, context: float) -> Tensor:
     batch, count = boxes.shape[:2]
     size = (boxes[..., 2:] - boxes[..., :2]) * (1.0 + context)  # (B, N, 2): width, height
     centre = boxes[..., :2] + boxes[..., 2:] - 1.0  # -1..1 over the frame
-    theta = boxes.new_zeros(batch * count, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = size[..., 0].flatten(), size[..., 1].flatten()
-    theta[:, :, 2] = centre.flatten(0, 1)
-    grid = F.affine_grid(theta, [batch * count, 1, SAMPLES, SAMPLES], align_corners=False)
-    tall = grid.view(batch, count * SAMPLES, SAMPLES, 2)
+    along = (torch.arange(SAMPLES, dtype=boxes.dtype, device=boxes.device) * 2 + 1) / SAMPLES - 1.0
+    places = centre[..., None] + size[..., None] * along  # (B, N, 2, 14): x of the columns, y of the rows
+    x, y = places[..., 0, None, :], places[..., 1, :, None]
+    grid = torch.stack([x.expand(-1, -1, SAMPLES, -1), y.expand(-1, -1, -1, SAMPLES)], dim=-1)
+    tall = grid.reshape(batch, count * SAMPLES, SAMPLES, 2)
     sampled = F.grid_sample(features, tall, mode="bilinear", padding_mode="zeros", align_corners=False)
     cut = sampled.view(batch, -1, count, SAMPLES, SAMPLES).transpose(1, 2).flatten(0, 1)  # (B * N, C, 14, 14)
     return F.avg_pool2d(cut, SAMPLES // CELLS)

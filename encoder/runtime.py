@@ -14,6 +14,7 @@ from encoder.boxes import Box
 from encoder.checkpoint import Manifest, read_manifest, read_weights
 from encoder.detector import Detector, DetectorShape, Slots
 from encoder.errors import CheckpointError, ImageError
+from encoder.local import SCALE, LocalMap
 from encoder.preprocess import SETTINGS, Placement, checked, framed, placement, resized
 from encoder.roi_encoder import Encoded, EncoderShape, RoiEncoder
 from encoder.trunk import TrunkShape
@@ -106,21 +107,36 @@ class EncoderRuntime:
         return self.model.shape.size
 
     @property
+    def model_id(self) -> str:
+        return self.manifest.model_id
+
+    @property
+    def dim(self) -> int:
+        return self.model.shape.dim
+
+    @property
     def projections(self) -> tuple[str, ...]:
         return tuple(name for name, trained in self.manifest.projections.items() if trained)
 
     def encode(
         self, film: Picture, boxes: Sequence[Box], spacing_mm: tuple[float, float] | None
-    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-        """Vectors (N, dim) of each trained projection, and anatomy probabilities (N, classes)."""
+    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], LocalMap | None]:
+        """Vectors (N, dim) of each trained projection, anatomy probabilities (N, classes), and the film's local map."""
         if not boxes:
             empty = {name: np.zeros((0, self.model.shape.dim), np.float32) for name in self.projections}
-            return empty, np.zeros((0, self.model.shape.classes), np.float32)
+            return empty, np.zeros((0, self.model.shape.classes), np.float32), None
         frame, placed = film.frame(spacing_mm, self.size)
         where = torch.tensor([[placed.to_frame(box) for box in boxes]], dtype=torch.float32)
         encoded: Encoded = self.model(frame.to(self.device), where.to(self.device))
         vectors = {name: encoded.vectors[name][0].float().cpu().numpy() for name in self.projections}
-        return vectors, encoded.anatomy[0].float().softmax(-1).cpu().numpy()
+        local = LocalMap(in_whole_numbers(encoded.local)[0], placed.area) if self.manifest.local else None
+        return vectors, encoded.anatomy[0].float().softmax(-1).cpu().numpy(), local
+
+
+def in_whole_numbers(maps: Tensor) -> NDArray[np.int8]:
+    """(B, C, h, w) unit vectors -> (B, h, w, C) as a local map keeps them."""
+    cells: NDArray[np.int8] = (maps.float() * SCALE).round().to(torch.int8).permute(0, 2, 3, 1).cpu().numpy()
+    return np.ascontiguousarray(cells)
 
 
 def inside(boxes: Sequence[Box], height: int, width: int) -> list[Box]:

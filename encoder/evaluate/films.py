@@ -1,59 +1,79 @@
-"""A folder of labelled films and a pipeline go in, one JSON object of MODELS.md section 4 comes out."""
+"""A collection of labelled films and a pipeline go in, the numbers of MODELS.md section 4 and their plots come out.
+
+One pass over the films; a film's pixels are dropped when the next is read.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from encoder.errors import EncoderError
-from encoder.evaluate import detection, retrieval
+from encoder.boxes import Box
+from encoder.data import HELD, Collection, Film
+from encoder.errors import EncoderError, ImageError
+from encoder.evaluate import detection, finding, moved, retrieval, unlike
+from encoder.evaluate.entries import ANATOMY, RAW_PIXELS, Entry, leading, raw_pixels
+from encoder.evaluate.evaluation import BOOTSTRAP_SEED, Evaluation, Material, Overlay, Report
 from encoder.pipeline import Analysis, Pipeline
-from encoder.train.data import HELD, Film, read_films
 
-Report = Callable[[str, int, int, str], None]  # stage, done, total, text
-PROJECTION = "anatomy"
 EVERY = "all"
-BOOTSTRAP_SEED = 0
+CLOSER = 60  # films, drawn with a seed, that are also looked at moved, and asked about as unlike the archive
+POINTS = 3_000  # vectors of the projection map
+WORST, MEDIAN = 4, 4  # films that are drawn with their boxes
+
+Picture = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A film that was measured, without its pixels."""
+
+    film: Film
+    found: Mapping[int, Box]
+    iou: float  # mean over its labelled regions
+
+
+@dataclass(eq=False)
+class _Measured:
+    """What one pass over the films collects."""
+
+    seen: list[_Seen] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    overlaps: list[detection.Overlap] = field(default_factory=list)
+    presence: detection.Presence = field(default_factory=detection.Presence)
+    views: list[moved.Placed] = field(default_factory=list)
+    probes: list[unlike.Probe] = field(default_factory=list)
+    closer: int = 0  # films that were also looked at moved
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # film, reason
 
 
 def evaluate_films(
-    data: Path, pipeline: Pipeline, split: str | None = None, report: Report | None = None
-) -> dict[str, object]:
-    """Detector and retrieval over the films of one split, with the trivial rows.
+    collection: Collection,
+    pipeline: Pipeline,
+    split: str | None = None,
+    others: Iterable[Picture] = (),
+    report: Report | None = None,
+) -> Evaluation:
+    """Detector, retrieval and the unlike-archive warning over the films of one split, with the trivial rows.
 
     `split`: a name that records carry, or "all"; None is the held-out split where any record is so marked, else all.
-
-    A film that is no picture is skipped and counted with its reason. TrainingDataError when the folder has another
-    layout. Keys of what is not measured here (finding, unlike_archive) are absent.
+    `others`: pictures (H, W) of what is no chest film. A film that is no picture is skipped and named.
     """
-    films = _chosen(read_films(data), split)
-    skipped: Counter[str] = Counter()
-    overlaps: list[detection.Overlap] = []
-    entries: list[retrieval.Entry] = []
-    counted = detection.Presence()
-    seen: list[Film] = []
+    films = _chosen(collection.films, split)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    closer = {int(number) for number in rng.permutation(len(films))[:CLOSER]}
+    measured = _Measured()
     for number, film in enumerate(films):
         try:
-            analysis = pipeline.analyse(film.image)
+            _measure(film, pipeline, measured, rng if number in closer else None)
         except EncoderError as error:
-            skipped[type(error).__name__] += 1
-            continue
-        overlaps += detection.overlaps(film, analysis, pipeline.card.mean_boxes)
-        counted += detection.presence(film, pipeline.analyse, analysis)
-        entries += entries_of(film, analysis)
-        seen.append(film)
+            measured.skipped.append((film.id, f"{type(error).__name__}: {error}"))
         if report:
-            report("evaluate", number + 1, len(films), film.id)
-    return {
-        "detector": detection.summary(overlaps, counted),
-        "retrieval": {PROJECTION: retrieval.summary(entries, BOOTSTRAP_SEED)},
-        "films": len(seen),
-        "patients": len({film.patient for film in seen}),
-        "skipped": dict(sorted(skipped.items())),
-        "splits": sorted({film.split for film in seen}),
-        "model": pipeline.card.model_id,
-    }
+            report("films", number + 1, len(films), film.id)
+    measured.probes += [probe for picture in others for probe in _foreign(picture, pipeline, measured, rng)]
+    return _evaluation(collection, pipeline, measured)
 
 
 def _chosen(films: Sequence[Film], split: str | None) -> list[Film]:
@@ -61,17 +81,98 @@ def _chosen(films: Sequence[Film], split: str | None) -> list[Film]:
     return [film for film in films if name in (EVERY, film.split)]
 
 
-def entries_of(film: Film, analysis: Analysis) -> list[retrieval.Entry]:
-    """Each labelled region that lies in the film, with the vector of the detector's box of that name."""
-    height, width = film.image.shape
+def _measure(film: Film, pipeline: Pipeline, measured: _Measured, rng: np.random.Generator | None) -> None:
+    """Everything about one film; with `rng`, a closer look. EncoderError before anything of it is counted."""
+    analysis = pipeline.analyse(film.image)
+    overlaps = detection.overlaps(film, analysis, pipeline.card.mean_boxes)
+    presence = detection.presence(film, pipeline.analyse, analysis)
+    if rng is not None:
+        views = [moved.placed(view, pipeline.analyse(view.image)) for view in moved.views(film)]
+        probes = unlike.probes(film, pipeline, rng)
+        measured.views += [row for rows in views for row in rows]
+        measured.probes += probes
+        measured.closer += 1
+    measured.overlaps += overlaps
+    measured.presence += presence
+    measured.entries += entries_of(film, analysis)
+    found = {region.anatomy: region.box for region in analysis.regions}
+    measured.seen.append(_Seen(film, found, float(np.mean([row.iou for row in overlaps])) if overlaps else 0.0))
+
+
+def entries_of(film: Film, analysis: Analysis) -> Iterator[Entry]:
+    """Each labelled region that lies in the film, with the vectors of the detector's box of that name."""
+    height, width = film.size
     row = {region.anatomy: number for number, region in enumerate(analysis.regions)}
-    image = np.asarray(film.image, dtype=np.float32)
-    entries = []
     for anatomy, box in film.regions.items():
         if not box.clipped(width, height).area > 0:
             continue
-        at = row.get(anatomy)
-        vector = None if at is None else analysis.vectors[PROJECTION][at]
-        raw = None if at is None else retrieval.raw_pixels(image, analysis.regions[at].box)
-        entries.append(retrieval.Entry(film.id, film.patient, anatomy, vector, raw))
-    return entries
+        vectors: dict[str, NDArray[np.float32]] = {}
+        if (at := row.get(anatomy)) is not None:
+            vectors = {name: rows[at] for name, rows in analysis.vectors.items()}
+            vectors[ANATOMY] = vectors[leading(vectors)]
+            vectors[RAW_PIXELS] = raw_pixels(film.image, analysis.regions[at].box)
+        shown = film.findings.get(anatomy) if film.findings is not None else None
+        yield Entry(film.id, film.patient, anatomy, vectors, shown)
+
+
+def _foreign(picture: Picture, pipeline: Pipeline, measured: _Measured, rng: np.random.Generator) -> list[unlike.Probe]:
+    try:
+        return unlike.foreign(picture, pipeline, rng)
+    except ImageError as error:
+        measured.skipped.append(("other picture", f"{type(error).__name__}: {error}"))
+        return []
+
+
+def _evaluation(collection: Collection, pipeline: Pipeline, measured: _Measured) -> Evaluation:
+    neighbours = unlike.Neighbours(measured.entries)
+    thresholds = pipeline.card.unlike_thresholds
+    unusual, ratios = unlike.summary(measured.probes, neighbours, thresholds, BOOTSTRAP_SEED)
+    detected = detection.summary(measured.overlaps, measured.presence, BOOTSTRAP_SEED)
+    films = [seen.film for seen in measured.seen]
+    summary: dict[str, object] = {
+        "detector": {**detected, "moved": moved.summary(measured.views, measured.closer)},
+        "retrieval": {
+            "anatomy": retrieval.summary(measured.entries, BOOTSTRAP_SEED),
+            "finding": finding.summary(measured.entries, BOOTSTRAP_SEED),
+        },
+        "unlike_archive": unusual,
+        "films": len(films),
+        "patients": len({film.patient for film in films}),
+        "skipped": _skipped(collection, measured),
+        "left_out": [str(line) for line in collection.left_out] + [f"{id_}: {why}" for id_, why in measured.skipped],
+        "splits": sorted({film.split for film in films}),
+        "sources": sorted({film.source for film in films}),
+        "model": pipeline.card.model_id,
+    }
+    vectors, anatomy = points(measured.entries)
+    return Evaluation("films", summary, Material(_overlays(measured.seen), ratios, vectors, anatomy))
+
+
+def _skipped(collection: Collection, measured: _Measured) -> dict[str, int]:
+    """By reason: what the reader left out or mended, and films that could not be measured."""
+    unread = Counter(reason.partition(":")[0] for _, reason in measured.skipped)
+    return dict(sorted({**collection.skipped, **unread}.items()))
+
+
+def points(entries: Sequence[Entry]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A sample of the anatomy vectors, drawn with a seed, for the projection map."""
+    known = [entry for entry in entries if ANATOMY in entry.vectors]
+    chosen = np.random.default_rng(BOOTSTRAP_SEED).permutation(len(known))[:POINTS]
+    if not len(chosen):
+        return np.zeros((0, 1), np.float32), np.zeros(0, np.int64)
+    vectors = np.stack([known[number].vectors[ANATOMY] for number in chosen])
+    return vectors, np.array([known[number].anatomy for number in chosen], np.int64)
+
+
+def _overlays(seen: Sequence[_Seen]) -> tuple[Overlay, ...]:
+    """The films whose boxes are the worst, and those in the middle."""
+    order = sorted(seen, key=lambda one: (one.iou, one.film.id))
+    middle = len(order) // 2
+    worst = order[: min(WORST, middle)]
+    median = order[max(middle - MEDIAN // 2, len(worst)) :][:MEDIAN]
+    return tuple(_overlay(one, "worst") for one in worst) + tuple(_overlay(one, "median") for one in median)
+
+
+def _overlay(one: _Seen, kind: str) -> Overlay:
+    title = f"{kind}: {one.film.id}, mean IoU {one.iou:.2f}"
+    return Overlay(title, one.film.image, one.film.regions, one.found, one.iou)

@@ -1,107 +1,195 @@
-"""Vectors of labelled regions go in, retrieval numbers come out, beside raw pixels and chance.
+"""Labelled regions with vectors go in, the retrieval numbers of MODELS.md section 4 come out, beside the trivial rows.
 
 Each region asks once; the gallery is every region of the other patients. Relevant is the same anatomy. The boxes are
-the detector's: a labelled region that it misses is a query with AP and P@5 of 0, and is missing from every other
+the detector's: a labelled region that it misses is a query with 0 in every number, and is missing from every other
 query's list while it still counts in R.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.anatomy import VOCABULARY
-from encoder.boxes import Box
+from encoder.evaluate.entries import ANATOMY, RANDOM, RAW_PIXELS, Entry, Questions
+from encoder.evaluate.evaluation import interval, rounded
 from encoder.metrics import (
-    Gallery,
+    Ranked,
     Ranking,
-    average_precisions,
+    average_precision,
+    average_precision_at,
     bootstrap_interval,
     by_label,
-    chance_at,
-    knn_accuracy,
+    chances,
+    commonest_labels,
+    hit_at,
     macro,
-    precisions_at,
-    rank_all,
+    ndcg_at,
+    precision_at,
+    recall_at,
 )
 
-RAW = 16  # pixels a side of the trivial encoder
+TOO_FEW = "fewer than two patients: nothing to retrieve"
+NO_POSITIVES = "no region is labelled in two patients: nothing to retrieve"
+FIRST = 5  # answers that most people look at
+DEPTHS = (5, 10)
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One labelled region; no vectors when the detector missed it."""
-
-    id: str  # of the film
-    patient: str
-    anatomy: int
-    vector: NDArray[np.float32] | None
-    raw: NDArray[np.float32] | None
-
-
-def raw_pixels(image: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
-    """The box at 16 x 16, mean 0 and norm 1: (256,). What any learned encoder has to beat."""
-    height, width = image.shape
-    x = np.clip(np.linspace(box.x1, box.x2, RAW + 1)[:-1] + box.width / RAW / 2, 0, width - 1).astype(int)
-    y = np.clip(np.linspace(box.y1, box.y2, RAW + 1)[:-1] + box.height / RAW / 2, 0, height - 1).astype(int)
-    cut = image[np.ix_(y, x)].astype(np.float64).ravel()
-    centred = cut - cut.mean()
-    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-9), dtype=np.float32)
-
-
-def summary(entries: Sequence[Entry], seed: int) -> dict[str, object]:
-    """The `retrieval.anatomy` object."""
-    found = [entry for entry in entries if entry.vector is not None and entry.raw is not None]
-    if len({entry.patient for entry in found}) < 2:
-        return {"gallery": len(found), "queries": 0, "note": "fewer than two patients: nothing to retrieve"}
-    ranking = _ranking(found, [entry.vector for entry in found])
-    missed = [entry for entry in entries if entry.vector is None]
-    precision, labels, patients = _scored(ranking, _whole_precisions(ranking, entries), missed)
-    first, _, _ = _scored(ranking, precisions_at(ranking, 5), missed)
-    five = by_label(first, labels)
-    worst = min(five, key=lambda anatomy: (five[anatomy], anatomy))
-    raw = _ranking(found, [entry.raw for entry in found])
-    raw_precision, _, _ = _scored(raw, _whole_precisions(raw, entries), missed)
-    low, high = bootstrap_interval(precision, labels, patients, seed)
-    per_region = by_label(precision, labels)
+def of_query(ranked: Ranked, relevant: int) -> dict[str, float]:
+    """Each name of the table for one query with R > 0."""
     return {
-        "map": round(macro(per_region), 4),
-        "p@5": round(macro(five), 4),
-        "worst_region": VOCABULARY.names[worst],
-        "worst_p@5": round(five[worst], 4),
-        "knn_accuracy": round(knn_accuracy(ranking), 4),
-        "raw_pixels_map": round(macro(by_label(raw_precision, labels)), 4),
-        "gallery": len(found),
-        "queries": len(entries),
-        "queries_without_positives": int(np.isnan(precision).sum()),
-        "missed_by_detector": len(missed),
-        "chance_p@5": round(chance_at(ranking), 4),
-        "ci95": [round(low, 4), round(high, 4)],
-        "per_region": {VOCABULARY.names[anatomy]: round(value, 4) for anatomy, value in per_region.items()},
+        "map": average_precision(ranked, relevant),
+        "p@1": precision_at(ranked, 1),
+        "p@5": precision_at(ranked, 5),
+        "p@10": precision_at(ranked, 10),
+        "hit@5": hit_at(ranked, 5),
+        "hit@10": hit_at(ranked, 10),
+        "recall@5": recall_at(ranked, 5, relevant),
+        "recall@10": recall_at(ranked, 10, relevant),
+        "ap@10": average_precision_at(ranked, 10, relevant),
+        "ndcg@10": ndcg_at(ranked, 10, relevant),
     }
 
 
-def _ranking(found: Sequence[Entry], vectors: Sequence[NDArray[np.float32] | None]) -> Ranking:
-    rows = np.stack([vector for vector in vectors if vector is not None])
-    return rank_all(Gallery.of([e.id for e in found], rows, [e.anatomy for e in found], [e.patient for e in found]))
+NAMES = (*of_query(np.ones(1, np.bool_), 1), *(f"location_recall@{k}" for k in DEPTHS))
 
 
-def _whole_precisions(ranking: Ranking, entries: Sequence[Entry]) -> NDArray[np.float64]:
-    """AP over the R of all labelled regions, the missed ones among them."""
-    total = Counter(entry.anatomy for entry in entries)
-    reached = Counter(ranking.query.tolist())
-    share = {anatomy: max(reached[anatomy] - 1, 0) / max(total[anatomy] - 1, 1) for anatomy in total}
-    return np.asarray(average_precisions(ranking) * [share[int(label)] for label in ranking.query])
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one kind of vector answers. Q queries, of which the first N have vectors."""
+
+    values: dict[str, NDArray[np.float64]]  # name -> (Q,), NaN for a query without positives
+    chance: NDArray[np.float64]  # (N,)
+    first: NDArray[np.int64]  # (N,) label of the first answer; -1 where there is none
+    voted: NDArray[np.int64]  # (N,) label by a vote of the first five
+    twins: NDArray[np.float64]  # (N,) share of the first five that is the same region of the other side
+    _questions: Questions = field(repr=False)
+
+    def mean(self, name: str) -> float:
+        """Macro over anatomies."""
+        return macro(by_label(self.values[name], self._questions.label))
+
+    def interval(self, name: str, seed: int, anatomy: int | None = None) -> list[float]:
+        """95 % bootstrap over patients, of all or of one anatomy's queries."""
+        asked = self._questions
+        of = slice(None) if anatomy is None else asked.label == anatomy
+        return interval(bootstrap_interval(self.values[name][of], asked.label[of], asked.patient[of], seed))
+
+    @property
+    def knn_accuracy(self) -> float:
+        return float((self.voted == self._questions.label[: len(self.voted)]).mean())
 
 
-def _scored(
-    ranking: Ranking, values: NDArray[np.float64], missed: Sequence[Entry]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Values, labels and patients of all queries; a missed region scores 0."""
-    scored = np.concatenate([values, np.zeros(len(missed))])
-    labels = np.concatenate([ranking.query, np.array([e.anatomy for e in missed], dtype=np.int64)])
-    # A missed region is a resampling unit of its own: numbers after those of the ranking.
-    own = np.arange(len(missed), dtype=np.int64) + int(ranking.patient.max()) + 1
-    return scored, labels, np.concatenate([ranking.patient, own])
+def answers(questions: Questions, vector: str, seed: int) -> Answers:
+    """Every region asks with vectors of that name."""
+    relevant = questions.relevant
+    size = len(questions.found)
+    values = {name: np.where(relevant > 0, 0.0, np.nan) for name in NAMES}
+    chance, twins = np.zeros(size), np.zeros(size)
+    first, voted = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for rows, ranking in questions.rankings(questions.vectors(vector, seed)):
+        chance[rows], twins[rows] = chances(ranking), _twins(ranking)
+        first[rows], voted[rows] = ranking.label[:, 0], commonest_labels(ranking, FIRST)
+        located = {f"location_recall@{k}": _located(questions, ranking, k) for k in DEPTHS}
+        for row, ranked in enumerate(ranking.relevant):
+            at = rows.start + row
+            if relevant[at]:
+                found = {name: float(each[row]) for name, each in located.items()}
+                for name, value in {**of_query(ranked, int(relevant[at])), **found}.items():
+                    values[name][at] = value
+    return Answers(values, chance, first, voted, twins, questions)
+
+
+def _located(questions: Questions, ranking: Ranking, k: int) -> NDArray[np.float64]:
+    """(Q,) the share of the first k answers whose film shows the region asked for, whatever region was returned."""
+    films = questions.film[ranking.item[:, :k]]
+    shown = questions.shows[films, ranking.query[:, None]] & (ranking.label[:, :k] >= 0)
+    return np.asarray(shown.sum(axis=1) / k)
+
+
+def _twins(ranking: Ranking) -> NDArray[np.float64]:
+    twin = np.array([VOCABULARY.twins.get(int(label), -2) for label in ranking.query])
+    return np.asarray((ranking.label[:, :FIRST] == twin[:, None]).mean(axis=1))
+
+
+def summary(entries: Sequence[Entry], seed: int, projection: str = ANATOMY) -> dict[str, object]:
+    """The `retrieval.anatomy` object; `note` instead of numbers where there is nothing to retrieve."""
+    questions = Questions(entries)
+    counts = {
+        "gallery": len(questions.found),
+        "queries": len(entries),
+        "queries_without_positives": int((questions.relevant == 0).sum()),
+        "missed_by_detector": len(questions.missed),
+    }
+    if questions.people < 2 or len({entry.patient for entry in questions.found}) < 2:
+        return {**counts, "note": TOO_FEW}
+    if not questions.relevant.any():
+        return {**counts, "note": NO_POSITIVES}
+    learned = answers(questions, projection, seed)
+    numbers = {name: rounded(learned.mean(name)) for name in NAMES}
+    intervals = {"ci95" if name == "map" else f"{name}_ci95": learned.interval(name, seed) for name in NAMES}
+    return {
+        **numbers,
+        **_worst(learned, questions),
+        "knn_accuracy": rounded(learned.knn_accuracy),
+        **_trivial(questions, seed),
+        **counts,
+        "chance_p@5": rounded(macro(by_label(learned.chance, questions.label[: len(learned.chance)]))),
+        **intervals,
+        "laterality_errors": laterality_errors(learned, questions),
+        "per_region": _per_region(learned, questions, seed),
+        "confusion": confusion(learned, questions),
+    }
+
+
+def _worst(learned: Answers, questions: Questions) -> dict[str, object]:
+    five = by_label(learned.values["p@5"], questions.label)
+    worst = min(five, key=lambda anatomy: (five[anatomy], anatomy))
+    return {"worst_region": VOCABULARY.names[worst], "worst_p@5": rounded(five[worst])}
+
+
+def _trivial(questions: Questions, seed: int) -> dict[str, object]:
+    """The same numbers of raw pixels, where there are pixels, and of random vectors."""
+    rows: dict[str, object] = {}
+    for name in (RAW_PIXELS, RANDOM):
+        if name == RANDOM or all(name in entry.vectors for entry in questions.found):
+            given = answers(questions, name, seed)
+            rows |= {f"{name}_{measure}": rounded(given.mean(measure)) for measure in NAMES}
+            rows[f"{name}_knn_accuracy"] = rounded(given.knn_accuracy)
+    return rows
+
+
+def laterality_errors(learned: Answers, questions: Questions) -> dict[str, object]:
+    """Of the queries about a paired region: the share of first and of first five answers from the other side."""
+    label = questions.label[: len(learned.first)]
+    paired = np.isin(label, list(VOCABULARY.twins))
+    if not paired.any():
+        return {"queries": 0}
+    twin = np.array([VOCABULARY.twins.get(int(each), -2) for each in label])
+    return {
+        "first": rounded((learned.first == twin)[paired].mean()),
+        "first_five": rounded(learned.twins[paired].mean()),
+        "queries": int(paired.sum()),
+    }
+
+
+def _per_region(learned: Answers, questions: Questions, seed: int) -> dict[str, object]:
+    precision, five = (by_label(learned.values[name], questions.label) for name in ("map", "p@5"))
+    return {
+        VOCABULARY.names[anatomy]: {
+            "map": rounded(value),
+            "ci95": learned.interval("map", seed, anatomy),
+            "p@5": rounded(five[anatomy]),
+            "n": int((questions.label == anatomy).sum()),
+        }
+        for anatomy, value in precision.items()
+    }
+
+
+def confusion(learned: Answers, questions: Questions) -> list[list[int]]:
+    """29 x 29 counts in vocabulary order: row is the region asked for, column the first answer's."""
+    table = np.zeros((len(VOCABULARY), len(VOCABULARY)), np.int64)
+    answered = learned.first >= 0
+    np.add.at(table, (questions.label[: len(learned.first)][answered], learned.first[answered]), 1)
+    return [[int(count) for count in row] for row in table]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
+from encoder.data import Affine, Film, Regions
 from encoder.preprocess import Placement, checked, framed, normalised, resized
-from encoder.train.data import Affine, Film, Regions
 
 SLOTS = len(VOCABULARY)
 RIGHT_LUNG, LEFT_LUNG = (VOCABULARY.named(f"{side} lung").index for side in ("right", "left"))
@@ -102,7 +102,7 @@ def augmented(film: Cached, size: int, rng: np.random.Generator, inverted: float
     tone = float(rng.uniform(0.2, 1.0))  # stored films differ most in their tone curve: some have all of it in a tenth
     source = torch.lerp(film.pixels, film.ranks, tone)
     pixels = _warped(source, affine, placed, float(rng.choice([0.0, 0.0, 1.0, rng.uniform()])))
-    seen = _exposed(pixels, rng) if view.exposed else pixels
+    seen = exposed(pixels, rng) if view.exposed else pixels
     if inverted and rng.random() < inverted:
         seen = seen.max() - seen
     return _sample(film, seen, placed, affine)
@@ -155,7 +155,7 @@ def _warped(pixels: Tensor, affine: Affine, placed: Placement, fill: float) -> T
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0, 0] + fill
 
 
-def _exposed(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def exposed(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Another machine, dose and printer: each change is drawn by itself, most films get a few."""
     image = pixels.clamp(0.0, 1.0) ** math.exp(rng.uniform(-0.8, 0.8))
     if rng.random() < 0.3:  # burnt out: the mediastinum of a film digitised too bright

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from encoder.anatomy import VOCABULARY
 from encoder.checkpoint import Manifest, save
+from encoder.data import TRAIN, Film, split
 from encoder.detector import Detector, DetectorShape
 from encoder.preprocess import SETTINGS
-from encoder.train.augment import Cached, Sample, augmented, cached, plain
-from encoder.train.data import HELD, TRAIN, Film, fingerprint, of_source, read_films, split
+from encoder.train.augment import Cached, Sample, augmented, plain
+from encoder.train.films import prepare
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import box_loss, certainty_loss, iou, presence_loss
 
@@ -72,23 +73,20 @@ def train_detector(options: TrainOptions, report: Report, shape: DetectorShape |
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    films = of_source(read_films(options.data), options.source)
-    report("read films", 0, len(films), "")
-    kept = [cached(film, shape.size) for film in split(films, TRAIN)]
-    held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]
-    task = _Detection(held, shape, options.device)
-    history = train(task, kept, RECIPE.changed(options), options, report)
+    data = prepare(options, _Detection.name, shape.size, report)
+    task = _Detection(data.held, shape, options.device)
+    history = train(task, data.kept, RECIPE.changed(options), options, report)
     best = max(history, key=lambda row: row["score"])
     manifest = Manifest(
         part="detector",
         architecture=shape.plain(),
         preprocessing=SETTINGS,
-        data=fingerprint(films),
+        data=data.fingerprint,
         seed=options.seed,
         commit=options.commit,
         metrics={key: round(value, 5) for key, value in best.items()},
         presence=PRESENCE,
-        mean_boxes=_mean_boxes(split(films, TRAIN)),
+        mean_boxes=_mean_boxes(split(data.films, TRAIN)),
     )
     save(options.out, manifest, task.model.state_dict())
 
@@ -97,7 +95,7 @@ def _mean_boxes(films: Sequence[Film]) -> dict[str, list[float]]:
     """The row that a detector is measured against: each region's mean box, in shares of the image's sides."""
     rows: dict[str, list[list[float]]] = {}
     for film in films:
-        height, width = film.image.shape
+        height, width = film.size
         for anatomy, box in film.regions.items():
             inside = box.clipped(width, height)
             share = [inside.x1 / width, inside.y1 / height, inside.x2 / width, inside.y2 / height]

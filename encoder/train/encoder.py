@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from encoder.checkpoint import Manifest, read_manifest, read_weights, save, save_manifest
+from encoder.data import Film
 from encoder.errors import CheckpointError
 from encoder.metrics import Gallery, average_precisions, by_label, macro, rank_all, unlike_distances
 from encoder.preprocess import SETTINGS
 from encoder.roi_encoder import PROJECTIONS, EncoderShape, RoiEncoder
 from encoder.runtime import DetectorRuntime, EncoderRuntime, inside, picture, steady
-from encoder.train.augment import Cached, Sample, augmented, cached, plain
-from encoder.train.data import HELD, TRAIN, Film, fingerprint, of_source, read_films, split
+from encoder.train.augment import Cached, Sample, augmented, plain
+from encoder.train.films import prepare, spread
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import prototype_loss, region_contrastive, same_region
 
@@ -37,6 +38,7 @@ TEMPERATURE = 0.1
 NAMED = 0.2  # weight of the classifier that names a drawn box
 SHAKE = 0.05  # of a box's sides: how far a detector's edge lies from the true one
 NEIGHBOURS = 5  # of the unlike-archive distance
+THRESHOLD_FILMS = 2000  # most that the distances are measured on
 UNUSUAL = 95  # percentile of the leave-one-patient-out distances
 VIEW_SEED = 30_000
 
@@ -179,21 +181,20 @@ def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | N
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    films = of_source(read_films(options.data), options.source)
-    report("read films", 0, len(films), "")
-    kept = [cached(film, shape.size) for film in split(films, TRAIN)]
-    held = [cached(film, shape.size) for film in split(films, HELD)] or kept[-2:]
+    data = prepare(options, _Retrieval.name, shape.size, report)
     recipe = RECIPE.changed(options)
-    task = _Retrieval(held, shape, OBJECTIVES[options.objective or SHIPPED_OBJECTIVE], recipe.epochs, options.device)
+    task = _Retrieval(
+        data.held, shape, OBJECTIVES[options.objective or SHIPPED_OBJECTIVE], recipe.epochs, options.device
+    )
     started = not options.from_scratch and _start_from_detector(task.model.encoder, options.out)
     report("start", 0, recipe.epochs, "trunk of the detector" if started else "trunk from scratch")
-    history = train(task, kept, recipe, options, report)
+    history = train(task, data.kept, recipe, options, report)
     best = max(history, key=lambda row: row["score"])
     manifest = Manifest(
         part="encoder",
         architecture=shape.plain(),
         preprocessing=SETTINGS,
-        data=fingerprint(films),
+        data=data.fingerprint,
         seed=options.seed,
         commit=options.commit,
         metrics={key: round(value, 5) for key, value in best.items()},
@@ -201,7 +202,7 @@ def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | N
         objective=options.objective or SHIPPED_OBJECTIVE,
     )
     save(options.out, manifest, task.model.encoder.state_dict())
-    store_thresholds(options.out, films, options.device, report)
+    store_thresholds(options.out, spread(data.films, THRESHOLD_FILMS), options.device, report)
 
 
 def _start_from_detector(encoder: RoiEncoder, folder: Path) -> bool:
@@ -257,5 +258,5 @@ def _regions(film: Film, detector: DetectorRuntime | None, size: int) -> list[tu
 @torch.inference_mode()
 def _vectors(film: Film, encoder: EncoderRuntime, boxes: Sequence[Box]) -> NDArray[np.float32]:
     height, width = film.image.shape
-    vectors, _ = encoder.encode(picture(film.image, None, encoder.size), inside(boxes, height, width), None)
+    vectors, _, _ = encoder.encode(picture(film.image, None, encoder.size), inside(boxes, height, width), None)
     return vectors[TRAINED]

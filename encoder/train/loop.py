@@ -6,7 +6,7 @@ only, and the state of model, optimiser and history is written in full after eac
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoder.data import Decoder
 from encoder.errors import TrainingDataError
 from encoder.train.augment import Cached, Sample
 
@@ -29,6 +30,8 @@ class TrainOptions:
 
     data: Path
     out: Path
+    images: Path | None = None  # where the pictures lie, when not in the data folder
+    decoder: Decoder | None = None  # reads those that are DICOM files
     seed: int = 0
     epochs: int | None = None  # None, here and below: as the recipe says
     batch: int | None = None  # samples in a step
@@ -44,7 +47,8 @@ class TrainOptions:
 
     def plain(self) -> dict[str, object]:
         """For config.json: folders by name only, they are this machine's business."""
-        return {**asdict(self), "data": self.data.name, "out": self.out.name}
+        told = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "decoder"}
+        return told | {name: told[name] and told[name].name for name in ("data", "out", "images")}
 
 
 @dataclass(frozen=True)

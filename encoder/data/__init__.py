@@ -1,0 +1,50 @@
+"""A folder of labelled films in either of two layouts goes in, one collection of records comes out: `read`."""
+
+from encoder.data.folder import read
+from encoder.data.pictures import Decoder, Pictures
+from encoder.data.records import (
+    GOLD,
+    HELD,
+    STILL,
+    TEST,
+    TRAIN,
+    Affine,
+    Collection,
+    Film,
+    Findings,
+    Labels,
+    Landmarks,
+    Listed,
+    Outlines,
+    Reason,
+    Regions,
+    Skipped,
+    fingerprint,
+    of_source,
+    split,
+)
+
+__all__ = [
+    "GOLD",
+    "HELD",
+    "STILL",
+    "TEST",
+    "TRAIN",
+    "Affine",
+    "Collection",
+    "Decoder",
+    "Film",
+    "Findings",
+    "Labels",
+    "Landmarks",
+    "Listed",
+    "Outlines",
+    "Pictures",
+    "Reason",
+    "Regions",
+    "Skipped",
+    "fingerprint",
+    "of_source",
+    "read",
+    "split",
+]
