@@ -78,6 +78,7 @@ class QuerySettings:
     exact_below: int = _setting(50_000, "vectors of one anatomy up to which the scan is exact")
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
+    local: bool = _setting(True, "rank an ROI much smaller than its region by the place that looks like it")
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,23 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, not_, select
 
 from storage.catalog import ACTIVE, Catalog
 from storage.database import Database
 from storage.errors import FileError
 from storage.files import Files
+from storage.local_maps import SOUND
 from storage.records import Disagreement
-from storage.schema import GENERATION, INSTANCE, JOB, REGION, VECTOR
+from storage.schema import GENERATION, INSTANCE, JOB, LOCAL_MAP, REGION, VECTOR
 
 
 def check(database: Database, catalog: Catalog, files: Files) -> list[Disagreement]:
-    """Files against rows, jobs and regions against each other. Nothing is changed.
+    """Files against rows; jobs, regions and local maps against each other. Nothing is changed.
 
     What arrives meanwhile may show as an unknown file: it has no row yet.
     """
-    return [*_files(catalog, files), *_jobs(database)]
+    return [*_files(catalog, files), *_jobs(database), *_local_maps(database)]
 
 
 def _files(catalog: Catalog, files: Files) -> Iterator[Disagreement]:
@@ -63,6 +64,20 @@ def _jobs(database: Database) -> Iterator[Disagreement]:
         expected = func.json_array_length(GENERATION.c.projections)
         for uid, generation in connection.execute(_unexpected(vectors != expected)):
             yield Disagreement("regions unexpected", uid, f"generation {generation}: vectors are missing")
+
+
+def _local_maps(database: Database) -> Iterator[Disagreement]:
+    job = (JOB.c.instance_id == LOCAL_MAP.c.instance_id) & (JOB.c.generation_id == LOCAL_MAP.c.generation_id)
+    maps = (
+        select(INSTANCE.c.sop_instance_uid, LOCAL_MAP.c.generation_id)
+        .select_from(LOCAL_MAP.join(INSTANCE).join(JOB, job))
+        .order_by(INSTANCE.c.sop_instance_uid)
+    )
+    with database.reading() as connection:
+        for uid, generation in connection.execute(maps.where(JOB.c.state != "indexed")):
+            yield Disagreement("local map unexpected", uid, f"generation {generation}: its job is not done")
+        for uid, generation in connection.execute(maps.where(not_(SOUND))):
+            yield Disagreement("local map damaged", uid, f"generation {generation}: not of the size it says")
 
 
 def _unexpected(condition: ColumnElement[bool]) -> Select[str, int]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Insert, delete, func, insert, literal, or_, s
 
 from storage.database import Database, advance
 from storage.errors import GenerationError, GenerationIncomplete
+from storage.local_maps import delete_some
 from storage.records import Generation, GenerationState, Model
 from storage.schema import GENERATION, INSTANCE, JOB, REGION, VECTOR
 
@@ -209,10 +210,10 @@ def _require_finished(connection: Connection, generation_id: int) -> None:
 
 
 def _delete_batch(connection: Connection, generation_id: int) -> bool:
-    """Delete some of the generation's regions; whether there were any."""
+    """Delete some of the generation's regions, then some of its local maps; whether there were any."""
     query = select(REGION.c.id).where(REGION.c.generation_id == generation_id).limit(BATCH)
     ids = list(connection.execute(query).scalars())
     if ids:
         connection.execute(delete(VECTOR).where(VECTOR.c.region_id.in_(ids)))
         connection.execute(delete(REGION).where(REGION.c.id.in_(ids)))
-    return bool(ids)
+    return bool(ids) or delete_some(connection, generation_id)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, Update, and_, bindparam, case, func, 
 
 from storage.database import Database
 from storage.errors import LeaseLost
-from storage.records import Job, JobCounts, JobState, NewRegion, Unindexed
+from storage.records import Job, JobCounts, JobState, LocalFeatures, NewRegion, Unindexed
 from storage.regions import replace_regions
 from storage.schema import GENERATION, INSTANCE, JOB
 
@@ -89,15 +89,16 @@ class Jobs:
         """Hold the job for `lease_s` seconds from now. LeaseLost."""
         self._database.write(lambda connection: _hold(connection, job, {"lease_until": self._clock() + lease_s}))
 
-    def finish(self, job: Job, regions: Sequence[NewRegion]) -> None:
-        """The job's regions, their vectors and its end, in one transaction.
+    def finish(self, job: Job, regions: Sequence[NewRegion], local: LocalFeatures | None = None) -> None:
+        """The job's regions, their vectors, the image's local features and the job's end, in one transaction.
 
-        LeaseLost: nothing was written. VectorError: the vectors are not the generation's; the job is still held.
+        LeaseLost: nothing was written. VectorError: the vectors are not the generation's, or the local features no
+        grid; the job is still held.
         """
 
         def work(connection: Connection) -> None:
             _hold(connection, job, self._ended("indexed", ""))
-            replace_regions(connection, job.generation_id, job.instance_id, regions)
+            replace_regions(connection, job.generation_id, job.instance_id, regions, local)
 
         self._database.write(work)
 

@@ -237,6 +237,23 @@ class NewRegion:
     vectors: Mapping[str, NDArray[np.floating[Any]]]  # projection -> (dim,), unit norm; kept as fp16
 
 
+@dataclass(frozen=True, eq=False)
+class LocalFeatures:
+    """What an image looks like at each place: a grid of short vectors over a part of it, or more than it."""
+
+    cells: NDArray[np.int8]  # (rows, columns, channels)
+    area: tuple[float, float, float, float]  # x1, y1, x2, y2 of the grid, as in NewRegion; may reach beyond the image
+
+
+@dataclass(frozen=True)
+class Unmapped:
+    """An indexed instance without local features, and the file they are to be made of."""
+
+    instance_id: int
+    path: str  # relative to the root
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Region:
     """A stored region; `id` is the change counter's value when it was written, never used twice."""
@@ -247,6 +264,16 @@ class Region:
     anatomy: int
     box: tuple[float, float, float, float]  # x1, y1, x2, y2, as in NewRegion
     presence: float
+
+
+@dataclass(frozen=True, eq=False)
+class RegionVector:
+    """A stored region with one of its vectors, and whose it is."""
+
+    region: Region
+    sop_instance_uid: str
+    patient_row_id: int
+    vector: NDArray[np.float16]  # (dim,), unit norm within fp16
 
 
 @dataclass(frozen=True)
@@ -326,6 +353,15 @@ class SearchAnswer:
 class Disagreement:
     """Something `Store.check` found that contradicts something else kept."""
 
-    kind: Literal["file missing", "file differs", "file unknown", "job missing", "regions unexpected", "index differs"]
+    kind: Literal[
+        "file missing",
+        "file differs",
+        "file unknown",
+        "job missing",
+        "regions unexpected",
+        "local map unexpected",
+        "local map damaged",
+        "index differs",
+    ]
     subject: str  # SOP Instance UID, relative path, or partition
     detail: str

@@ -1,4 +1,4 @@
-"""Regions of an image and their vectors in, rows out; every change moves the counter that indexes follow.
+"""Regions of an image, their vectors and its local map in, rows out; regions move the counter that indexes follow.
 
 A region's id is the counter's value when it was written: ids grow in the order of commits and are never used twice,
 so an index that is complete up to w lacks exactly the regions above w and the removals above w.
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from storage.database import Database, advance
 from storage.errors import VectorError
+from storage.local_maps import add_map, delete_map
 from storage.matching import LEVELS, joined
-from storage.records import InstanceRow, NewRegion, Region, RegionDetails
+from storage.records import InstanceRow, LocalFeatures, NewRegion, Region, RegionDetails, RegionVector
 from storage.schema import GENERATION, INSTANCE, PATIENT, REGION, REMOVAL, SERIES, STUDY, VECTOR
 
 CHUNK = 5_000  # ids in one statement: databases limit the number of parameters
@@ -80,6 +81,30 @@ class Regions:
         with self._database.reading() as connection:
             return [_region(row) for row in connection.execute(query).mappings()]
 
+    def instances(self, generation_id: int) -> NDArray[np.int64]:
+        """(n, 2) row ids of every instance with regions in the generation, ascending, and of its patient."""
+        some = select(REGION.c.id).where(REGION.c.instance_id == INSTANCE.c.id, REGION.c.generation_id == generation_id)
+        query = select(INSTANCE.c.id, STUDY.c.patient_row_id).select_from(joined(LEVELS)).where(some.exists())
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(INSTANCE.c.id)).all()
+        return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)
+
+    def with_vectors(self, generation_id: int, projection: str, instance_ids: Iterable[int]) -> list[RegionVector]:
+        """Every region of these instances with its vector of that projection, by id. VectorError: no such one."""
+        more = (INSTANCE.c.sop_instance_uid, STUDY.c.patient_row_id, VECTOR.c.data)
+        query = select(REGION, *more).select_from(joined(LEVELS).join(REGION).join(VECTOR))
+        found = []
+        with self._database.reading() as connection:
+            names = connection.execute(_SHAPE, {"generation": generation_id}).one().projections
+            if projection not in names:
+                raise VectorError(f"generation {generation_id} has no projection {projection!r}")
+            of = query.where(REGION.c.generation_id == generation_id, VECTOR.c.projection == names.index(projection))
+            for chunk in chunks(instance_ids):
+                for row in connection.execute(of.where(REGION.c.instance_id.in_(chunk))).mappings():
+                    vector = np.frombuffer(row["data"], STORED)
+                    found.append(RegionVector(_region(row), row["sop_instance_uid"], row["patient_row_id"], vector))
+        return sorted(found, key=lambda row: row.region.id)
+
     def count(self, generation_id: int) -> int:
         """How many regions a generation has."""
         query = select(func.count()).select_from(REGION).where(REGION.c.generation_id == generation_id)
@@ -101,12 +126,21 @@ def _region(row: Any) -> Region:
 # --- writing, inside a caller's transaction ------------------------------------------------------------------------
 
 
-def replace_regions(connection: Connection, generation_id: int, instance_id: int, regions: Sequence[NewRegion]) -> None:
-    """Make these the instance's regions in that generation, whatever it had before.
+def replace_regions(
+    connection: Connection,
+    generation_id: int,
+    instance_id: int,
+    regions: Sequence[NewRegion],
+    local: LocalFeatures | None = None,
+) -> None:
+    """Make these the instance's regions and local map in that generation, whatever it had before.
 
-    VectorError when a vector's dimension or its projections are not the generation's, or it is not finite.
+    VectorError when a vector's dimension or its projections are not the generation's, or it is not finite; or when
+    the map is no grid.
     """
-    delete_regions(connection, instance_id, REGION.c.generation_id == generation_id)
+    delete_regions(connection, instance_id, generation_id)
+    if local is not None:
+        add_map(connection, generation_id, instance_id, local)
     if not regions:
         return
     dim, projections = connection.execute(_SHAPE, {"generation": generation_id}).one()
@@ -144,9 +178,12 @@ def _halves(vector: NDArray[np.floating[Any]], dim: int) -> bytes:
     return halves.tobytes()
 
 
-def delete_regions(connection: Connection, instance_id: int, *more: ColumnElement[bool]) -> None:
-    """Delete an instance's regions and log that they went."""
-    condition = (REGION.c.instance_id == instance_id, *more)
+def delete_regions(connection: Connection, instance_id: int, generation_id: int | None = None) -> None:
+    """Delete an instance's regions and local map, of one generation or of all, and log which regions went."""
+    delete_map(connection, instance_id, generation_id)
+    condition = [REGION.c.instance_id == instance_id]
+    if generation_id is not None:
+        condition.append(REGION.c.generation_id == generation_id)
     columns = (REGION.c.id, REGION.c.generation_id, REGION.c.anatomy)
     gone = connection.execute(select(*columns).where(*condition).order_by(REGION.c.id)).all()
     if not gone:

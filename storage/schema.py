@@ -1,6 +1,7 @@
 """The tables, as SQLAlchemy Core: what the catalogue, the jobs and the vectors are made of.
 
-patient 1-n study 1-n series 1-n instance 1-n job n-1 generation; instance 1-n region 1-n vector.
+patient 1-n study 1-n series 1-n instance 1-n job n-1 generation; instance 1-n region 1-n vector; an instance has at
+most one local map in a generation.
 `migrations/` creates exactly this; a test compares the two on every database.
 """
 
@@ -20,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"  # the newest migration; a test compares it with the folder
+REVISION = "0002"  # the newest migration; a test compares it with the folder
 
 METADATA = MetaData(
     naming_convention={
@@ -189,6 +190,21 @@ VECTOR = Table(
     Column("projection", SmallInteger, primary_key=True, autoincrement=False),  # place in generation.projections
     Column("data", LargeBinary, nullable=False),  # (dim,) fp16, little endian
     sqlite_with_rowid=False,  # the rows are their own index
+)
+
+LOCAL_MAP = Table(
+    "local_map",
+    METADATA,
+    Column("generation_id", RowId, ForeignKey("generation.id"), primary_key=True, autoincrement=False),
+    Column("instance_id", RowId, ForeignKey("instance.id"), primary_key=True, autoincrement=False, index=True),
+    Column("rows", Integer, nullable=False),
+    Column("columns", Integer, nullable=False),
+    Column("channels", Integer, nullable=False),
+    Column("x1", Double, nullable=False),
+    Column("y1", Double, nullable=False),
+    Column("x2", Double, nullable=False),
+    Column("y2", Double, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # (rows, columns, channels) int8
 )
 
 # A region's id says when it was added; only what went away needs a log of its own.

@@ -23,6 +23,7 @@ from storage.errors import StorageError
 from storage.files import Files
 from storage.generations import Generations
 from storage.jobs import MAX_ATTEMPTS, Jobs
+from storage.local_maps import LocalMaps
 from storage.records import Disagreement
 from storage.regions import Regions
 from storage.vectors.shelf import EXACT_LIMIT, Shelf
@@ -48,6 +49,7 @@ class Store:
         self.generations = Generations(database, clock)
         self.jobs = Jobs(database, clock, max_attempts)
         self.regions = Regions(database)
+        self.local_maps = LocalMaps(database)
         self.vectors = Shelf(database, self.generations, root / "index", exact_limit)
 
     @classmethod

@@ -6,16 +6,16 @@ from pydicom.dataset import Dataset
 
 from dicomnode import private
 from dicomnode.query import identifiers
-from dicomnode.query.search import Answer, Hit
+from dicomnode.query.search import RANKED_LOCALLY, WARNINGS, Answer, Hit
 from dicomnode.sr import writer
 from encoder.anatomy import VOCABULARY
-from encoder.boxes import Box
 from storage.catalog import Catalog
+
+MAXIMUM_WARNING = 64  # Query Warning is LO: characters of one value, PS3.5 6.2
 
 
 def identifiers_of(answer: Answer, asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
     """One Pending identifier for each hit, best first: IMAGE level, rank, score, matched ROI, warnings."""
-    warning = "; ".join(answer.warnings)
     for hit in answer.hits:
         identifier = identifiers.of_instance(catalog, hit.details.instance.id, asked, retrieve_ae)
         private.write_response(
@@ -25,10 +25,20 @@ def identifiers_of(answer: Answer, asked: Dataset, catalog: Catalog, retrieve_ae
                 rank=hit.rank,
                 generation=answer.generation.model.id,
                 matched_roi=_matched(hit),
-                warning=warning,
+                warning=_warning(answer, hit),
             ),
         )
         yield identifier
+
+
+def _warning(answer: Answer, hit: Hit) -> str:
+    """What to know about the answer and this hit, the weightiest first; what does not fit is left out."""
+    said = {*answer.warnings, *([RANKED_LOCALLY] if hit.local else [])}
+    text = ""
+    for code in (code for code in WARNINGS if code in said):
+        longer = f"{text}; {code}" if text else code
+        text = longer if len(longer) <= MAXIMUM_WARNING else text
+    return text
 
 
 def _matched(hit: Hit) -> Dataset:
@@ -37,7 +47,7 @@ def _matched(hit: Hit) -> Dataset:
         sop_class_uid=instance.sop_class_uid,
         sop_instance_uid=instance.sop_instance_uid,
         frame=None,
-        box=Box(*region.box),
+        box=hit.box,
         anatomy=VOCABULARY[region.anatomy],
         tracking=hit.roi.tracking_identifier,
     )

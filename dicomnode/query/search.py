@@ -1,11 +1,13 @@
 """Region search: a RegionQuery in, an Answer out: encode each ROI, choose its anatomies, narrow, rank.
 
 The order is DESIGN.md's "Ask": image from the store, crop, encode (or the stored vector when the ROI is a stored
-region), narrow by anatomy, keys and patient, plan and search, merge.
+region), narrow by anatomy, keys and patient, plan and search, rank small ROIs locally, merge.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,15 @@ from numpy.typing import NDArray
 
 from dicomnode.errors import IdentifierError, ImageNotStored, NotReady
 from dicomnode.private import PatientScope
+from dicomnode.query import local
 from dicomnode.query.region import RegionQuery
 from dicomnode.sr import reader
 from dicomnode.sr.reader import SrRoi
 from dicomnode.workers.embedding import Encoder, RoiEmbedding, RoiRequest
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
-from storage.records import AnyOf, Generation, InstanceRow, Region, RegionDetails, Scored, SearchRequest
+from encoder.local import Patch, patch
+from storage.records import AnyOf, Generation, InstanceRow, Region, RegionDetails, SearchRequest
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,9 @@ UNLIKE_ARCHIVE = "UNLIKE ARCHIVE"
 ANATOMY_UNSURE = "ANATOMY UNSURE"
 SITE_IGNORED = "FINDING SITE UNKNOWN"
 ROI_IGNORED = "ROI IGNORED"  # one that is not drawn on an image
+RANKED_LOCALLY = "RANKED LOCALLY"  # of a hit: score and matched ROI are of a place in the region, not of the region
+WARNINGS = (RANKED_LOCALLY, UNLIKE_ARCHIVE, ANATOMY_UNSURE, SITE_IGNORED, ROI_IGNORED)  # the weightiest first
+SAME_PLACE = 0.5  # IoU from which two places in one image are one hit
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,11 @@ class Hit:
     """One ranked region. `roi`: which of the query's ROIs it answers."""
 
     rank: int
-    score: float
+    score: float  # cosine
     roi: SrRoi
     details: RegionDetails
+    box: Box  # what matched: the region's, or of the place in it
+    local: bool  # box and score are of the place in the region that looks most like the ROI
 
 
 @dataclass(frozen=True)
@@ -54,36 +63,64 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
+class _Leg:
+    """One search: a vector, and where it is searched."""
+
+    anatomies: tuple[int, ...]
+    vector: NDArray[np.float32]  # (dim,) of the ROI; of the region around it where there is a patch
+    patch: Patch | None = None  # of a small ROI: what is looked for inside the regions found
+
+
+@dataclass(frozen=True, eq=False)
 class _Asked:
     """One ROI, ready to be searched for."""
 
     roi: SrRoi
     instance: InstanceRow
-    vector: NDArray[np.float32]  # (dim,)
-    anatomies: tuple[int, ...]
+    legs: tuple[_Leg, ...]
+    allowed: NDArray[np.int64] | None  # instance ids that the standard keys and the scope leave; None: every one
     warnings: tuple[str, ...]
 
 
-class RegionSearch:
-    """Runs region queries on the live generation."""
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A hit without its rank."""
 
-    def __init__(self, store: Store, encoder: Encoder) -> None:
+    score: float  # what is reported
+    region_score: float
+    box: Box
+    local: bool
+    unplaced: bool  # found for a small ROI, in an image without local features
+    roi: SrRoi
+    details: RegionDetails
+
+    @property
+    def order(self) -> tuple[bool, float, float, str, int]:
+        """Invariant 6. A region's cosine says nothing beside a place's: unplaced hits come last."""
+        uid, anatomy = self.details.instance.sop_instance_uid, self.details.region.anatomy
+        return self.unplaced, -self.score, -self.region_score, uid, anatomy
+
+
+class RegionSearch:
+    """Runs region queries on the live generation. `local`: whether a small ROI is ranked by places in regions."""
+
+    def __init__(self, store: Store, encoder: Encoder, *, local: bool = True) -> None:
         self._store = store
         self._encoder = encoder
+        self._local = local
 
     def ask(self, query: RegionQuery) -> Answer:
         """The answer. Raises IdentifierError, RoiError, ImageNotStored, NotReady, ModelFailure, DecodeError."""
         generation = self._ready(query.projection)
         asked = [self._prepare(roi, query, generation) for roi in query.rois]
-        found: list[tuple[Scored, _Asked]] = []
+        found: list[_Found] = []
         warnings: dict[str, None] = {ROI_IGNORED: None} if query.ignored else {}
         for each in asked:
-            scored = self._search(each, query, generation)
-            found += [(hit, each) for hit in scored]
+            found += _distinct([hit for leg in each.legs for hit in self._found(each, leg, query, generation)])
             warnings |= dict.fromkeys(each.warnings)
-            if self._unlike(each, generation, query.projection):
+            if all(self._unlike(each, leg, generation, query.projection) for leg in each.legs):
                 warnings[UNLIKE_ARCHIVE] = None
-        return Answer(self._ranked(found, query.matches), tuple(warnings), generation)
+        return Answer(_ranked(found, query.matches), tuple(warnings), generation)
 
     def _ready(self, projection: str) -> Generation:
         generation = self._store.generations.live()
@@ -99,57 +136,102 @@ class RegionSearch:
             raise ImageNotStored("image not stored: send it first")
         if not instance.rows or not instance.columns:
             raise IdentifierError("the ROI's image has no pixels")
+        if (roi.frame or 1) > (instance.frames or 1):
+            raise IdentifierError("the ROI's frame is not in the image")
         box = reader.clamped(roi, instance.columns, instance.rows)
         regions = self._store.regions.of_instance(generation.id, instance.id)
         wanted, warnings = _wanted(roi, query)
         stored = _same_region(box, regions, wanted)
         if stored is not None:
-            vector = self._store.regions.vector(stored.id, query.projection).astype(np.float32)
-            return _Asked(roi, instance, vector, wanted or (stored.anatomy,), warnings)
-        embedding = self._embed(instance, roi, box, generation)
+            leg = _Leg(wanted or (stored.anatomy,), self._vector(stored, query.projection))
+            return _Asked(roi, instance, (leg,), self._allowed(instance, query), warnings)
+        embedded = cache(partial(self._embed, instance, roi, box, generation))  # only when needed, and once
         if not wanted:
-            wanted = likely_anatomies(embedding.anatomy_probability[0], box, regions)
+            around = local.anatomies_around(box, regions)
+            wanted = around or likely_anatomies(embedded().anatomy_probability[0], box, regions)
             warnings += (ANATOMY_UNSURE,) if len(wanted) > 1 else ()
-        return _Asked(roi, instance, embedding.vectors[query.projection][0], wanted, warnings)
+        homes = [region for anatomy in wanted if (region := local.home(box, regions, anatomy)) is not None]
+        cells = self._patch(generation, instance, box, embedded) if homes and self._local else None
+        legs = self._legs(wanted, homes, cells, embedded, query.projection)
+        return _Asked(roi, instance, legs, self._allowed(instance, query), warnings)
+
+    def _legs(
+        self,
+        wanted: tuple[int, ...],
+        homes: Sequence[Region],
+        cells: Patch | None,
+        embedded: Callable[[], RoiEmbedding],
+        projection: str,
+    ) -> tuple[_Leg, ...]:
+        """A small ROI's own region asks for it in each anatomy; in the others, or without a patch, its crop does."""
+        if cells is None:
+            return (_Leg(wanted, embedded().vectors[projection][0]),)
+        small = tuple(_Leg((home.anatomy,), self._vector(home, projection), cells) for home in homes)
+        rest = tuple(anatomy for anatomy in wanted if anatomy not in {home.anatomy for home in homes})
+        return small if not rest else (*small, _Leg(rest, embedded().vectors[projection][0]))
+
+    def _vector(self, region: Region, projection: str) -> NDArray[np.float32]:
+        return self._store.regions.vector(region.id, projection).astype(np.float32)
+
+    def _patch(
+        self, generation: Generation, instance: InstanceRow, box: Box, embedded: Callable[[], RoiEmbedding]
+    ) -> Patch | None:
+        """The ROI's cells of the stored local features, else of fresh ones; None where the model has none."""
+        features = self._store.local_maps.get(generation.id, instance.id)
+        if features is not None:
+            return local.patch_of(features, box)
+        fresh = embedded().local
+        return None if fresh is None else patch(fresh, box)
 
     def _embed(self, instance: InstanceRow, roi: SrRoi, box: Box, generation: Generation) -> RoiEmbedding:
-        frame = roi.frame or 1
-        if frame > (instance.frames or 1):
-            raise IdentifierError("the ROI's frame is not in the image")
         return self._encoder.embed(
             RoiRequest(
                 model_folder=self._store.root / Path(generation.model.path),
                 file=self._store.files.path(instance.path),
-                frame=frame,
+                frame=roi.frame or 1,
                 boxes=((box.x1, box.y1, box.x2, box.y2),),
             )
         )
 
-    def _search(self, asked: _Asked, query: RegionQuery, generation: Generation) -> tuple[Scored, ...]:
+    def _found(self, asked: _Asked, leg: _Leg, query: RegionQuery, generation: Generation) -> list[_Found]:
+        """The leg's regions, in no order. The minimum score is one of the score that is reported."""
         request = SearchRequest(
             generation=generation.id,
             projection=query.projection,
-            anatomies=asked.anatomies,
-            vector=asked.vector,
-            k=query.matches,
-            allowed=self._allowed(asked, query),
+            anatomies=leg.anatomies,
+            vector=leg.vector,
+            k=query.matches if leg.patch is None else max(query.matches, local.CANDIDATES),
+            allowed=asked.allowed,
             excluded_patient=asked.instance.patient_row_id if query.scope is PatientScope.OTHER else None,
-            minimum_score=query.minimum_score,
+            minimum_score=query.minimum_score if leg.patch is None else -1.0,
         )
-        return self._store.vectors.search(request).hits
+        scores = {hit.region_id: hit.score for hit in self._store.vectors.search(request).hits}
+        regions = self._store.regions.details(list(scores))
+        if leg.patch is None:
+            return [_whole(asked.roi, row, scores[row.region.id], unplaced=False) for row in regions]
+        places = local.places(self._store.local_maps, generation.id, leg.patch, regions)
+        found = [
+            _Found(place.score, scores[row.region.id], place.box, True, False, asked.roi, row)
+            if (place := places.get(row.region.id)) is not None
+            else _whole(asked.roi, row, scores[row.region.id], unplaced=True)
+            for row in regions
+        ]
+        return [hit for hit in found if hit.score >= query.minimum_score]
 
-    def _allowed(self, asked: _Asked, query: RegionQuery) -> NDArray[np.int64] | None:
-        """Instance ids that the standard keys and the scope leave; None when they leave every one."""
+    def _allowed(self, instance: InstanceRow, query: RegionQuery) -> NDArray[np.int64] | None:
         conditions = list(query.narrowing.conditions)
         if query.scope is PatientScope.SAME:
-            conditions.append(AnyOf("patient_row_id", (asked.instance.patient_row_id,)))
+            conditions.append(AnyOf("patient_row_id", (instance.patient_row_id,)))
         if not conditions and query.narrowing.residual is None:
             return None
         return query.narrowing.instance_ids(self._store.catalog, tuple(conditions))
 
-    def _unlike(self, asked: _Asked, generation: Generation, projection: str) -> bool:
-        """Whether the ROI is farther from its nearest neighbours than regions of the archive are (MODELS.md 2)."""
-        limits = [generation.model.thresholds.get(str(anatomy)) for anatomy in asked.anatomies]
+    def _unlike(self, asked: _Asked, leg: _Leg, generation: Generation, projection: str) -> bool:
+        """Whether the ROI is farther from its nearest neighbours than regions of the archive are (MODELS.md 2).
+
+        Of a small ROI the region around it is compared: its crop is no region, and as far from all as one can be.
+        """
+        limits = [generation.model.thresholds.get(str(anatomy)) for anatomy in leg.anatomies]
         known = [float(limit) for limit in limits if limit is not None]
         if not known:
             return False
@@ -157,8 +239,8 @@ class RegionSearch:
             SearchRequest(
                 generation=generation.id,
                 projection=projection,
-                anatomies=asked.anatomies,
-                vector=asked.vector,
+                anatomies=leg.anatomies,
+                vector=leg.vector,
                 k=NEIGHBOURS,
                 excluded_patient=asked.instance.patient_row_id,
             )
@@ -167,25 +249,47 @@ class RegionSearch:
             return False  # too small an archive to be unlike
         return 1.0 - sum(hit.score for hit in nearest) / len(nearest) > max(known)
 
-    def _ranked(self, found: list[tuple[Scored, _Asked]], matches: int) -> tuple[Hit, ...]:
-        details = {row.region.id: row for row in self._store.regions.details([hit.region_id for hit, _ in found])}
-        present = [(hit, asked, details[hit.region_id]) for hit, asked in found if hit.region_id in details]
-        present.sort(key=lambda item: (-item[0].score, item[2].instance.sop_instance_uid, item[0].anatomy))
-        return tuple(
-            Hit(rank, hit.score, asked.roi, row) for rank, (hit, asked, row) in enumerate(present[:matches], start=1)
-        )
+
+def _whole(roi: SrRoi, row: RegionDetails, score: float, *, unplaced: bool) -> _Found:
+    """A hit that is the region as a whole."""
+    return _Found(score, score, Box(*row.region.box), False, unplaced, roi, row)
+
+
+def _distinct(found: list[_Found]) -> list[_Found]:
+    """One ROI's hits, best first, without places of an image that a better hit has: anatomies overlap."""
+    kept: list[_Found] = []
+    taken: dict[int, list[Box]] = {}
+    for hit in sorted(found, key=lambda hit: hit.order):
+        places = taken.setdefault(hit.details.instance.id, [])
+        if hit.local and any(hit.box.iou(place) >= SAME_PLACE for place in places):
+            continue
+        kept.append(hit)
+        if hit.local:
+            places.append(hit.box)
+    return kept
+
+
+def _ranked(found: list[_Found], matches: int) -> tuple[Hit, ...]:
+    best = sorted(found, key=lambda hit: hit.order)[:matches]
+    return tuple(
+        Hit(rank, hit.score, hit.roi, hit.details, hit.box, hit.local) for rank, hit in enumerate(best, start=1)
+    )
 
 
 def likely_anatomies(probability: NDArray[np.float32], box: Box, regions: list[Region]) -> tuple[int, ...]:
     """Which anatomies a drawn ROI may belong to, likeliest first; one when it is clear, else two or three.
 
     probability: (regions of the vocabulary,) from the encoder. The overlap with the image's own regions weighs as
-    much: an ROI drawn around a heart is a heart although its crop may look like a mediastinum.
+    much: an ROI drawn around a heart is a heart although its crop may look like a mediastinum. Equal probabilities,
+    of an encoder that names no anatomy, say nothing: then the overlap alone decides, and without any it may be all.
     """
     overlap = np.zeros(len(VOCABULARY), dtype=np.float64)
     for region in regions:
         overlap[region.anatomy] = box.iou(Box(*region.box))
-    belief = np.sqrt(probability.astype(np.float64) + 1e-6) * (0.05 + overlap)
+    silent = np.ptp(probability) == 0.0
+    if silent and not overlap.any():
+        return tuple(range(len(VOCABULARY)))
+    belief = overlap if silent else np.sqrt(probability.astype(np.float64) + 1e-6) * (0.05 + overlap)
     order = np.argsort(-belief, kind="stable")
     limit = UNSURE * belief[order[0]]
     return tuple(int(anatomy) for anatomy in order[:MOST_ANATOMIES] if belief[anatomy] >= limit)

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.local import LocalMap
+
 
 @dataclass(frozen=True)
 class RoiRequest:
@@ -21,10 +23,14 @@ class RoiRequest:
 
 @dataclass(frozen=True, eq=False)
 class RoiEmbedding:
-    """One row a box. vectors: projection -> (N, dim) float32, unit norm; anatomy_probability: (N, regions) float32."""
+    """One row a box. vectors: projection -> (N, dim) float32, unit norm; anatomy_probability: (N, regions) float32.
+
+    local: of the whole frame, some tens of KiB; None when the model has no local features.
+    """
 
     vectors: dict[str, NDArray[np.float32]]
     anatomy_probability: NDArray[np.float32]
+    local: LocalMap | None = None
 
 
 class Encoder(Protocol):
@@ -37,13 +43,20 @@ class Encoder(Protocol):
 class FakeEncoder:
     """Vectors made of the box alone: equal boxes get equal vectors, near boxes near ones. For tests of what is around.
 
-    The anatomy is the one given for the box, or equally likely for all.
+    The anatomy is the one given for the box, or equally likely for all. The local map is the one given.
     """
 
-    def __init__(self, dim: int, regions: int, anatomies: Mapping[tuple[float, ...], int] | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        regions: int,
+        anatomies: Mapping[tuple[float, ...], int] | None = None,
+        local: LocalMap | None = None,
+    ) -> None:
         self._projection = np.random.default_rng(0).normal(size=(4, dim))
         self._regions = regions
         self._anatomies = dict(anatomies or {})
+        self._local = local
         self.asked: list[RoiRequest] = []
 
     def embed(self, request: RoiRequest) -> RoiEmbedding:
@@ -55,4 +68,4 @@ class FakeEncoder:
         for row, box in enumerate(request.boxes):
             if box in self._anatomies:
                 probability[row] = np.eye(self._regions, dtype=np.float32)[self._anatomies[box]]
-        return RoiEmbedding({"anatomy": vectors}, probability)
+        return RoiEmbedding({"anatomy": vectors}, probability, self._local)

@@ -1,7 +1,7 @@
 """One worker process: jobs in, each ended as indexed, not indexable or failed (invariant 2).
 
-It claims a job, decodes the instance, detects and encodes its regions in one pass, and commits regions, vectors and
-the job's end in one transaction. Run as `python -m dicomnode.workers.indexer FD` by `workers.pool`.
+It claims a job, decodes the instance, detects and encodes its regions in one pass, and commits regions, vectors, local
+features and the job's end in one transaction. Run as `python -m dicomnode.workers.indexer FD` by `workers.pool`.
 """
 
 import faulthandler
@@ -18,9 +18,10 @@ from dicomnode.errors import DecodeError, NotIndexable
 from dicomnode.pixels import decode
 from dicomnode.workers import child
 from encoder.errors import ImageError
+from encoder.local import LocalMap
 from encoder.pipeline import Pipeline
 from storage.errors import LeaseLost
-from storage.records import Generation, Job, NewRegion
+from storage.records import Generation, Job, LocalFeatures, NewRegion
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Indexer:
         """What is to be done with the job, decided and not yet written."""
         jobs = self._store.jobs
         try:
-            regions = self._regions(job)
+            regions, local = self._found(job)
         except NotIndexable as error:
             return partial(jobs.not_indexable, job, str(error))
         except ImageError:
@@ -88,15 +89,15 @@ class Indexer:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this film's, and is counted
             logger.error("job %s failed: %s", job.id, log.frames(error))
             return partial(jobs.fail, job, f"{type(error).__name__} while indexing: see the log", retry=True)
-        return partial(jobs.finish, job, regions)
+        return partial(jobs.finish, job, regions, local)
 
-    def _regions(self, job: Job) -> list[NewRegion]:
+    def _found(self, job: Job) -> tuple[list[NewRegion], LocalFeatures | None]:
         image = decode.film(self._store.files.path(job.path), self._policy)
         generation = self._store.generations.get(job.generation_id)
         analysis = self._pipeline(generation).analyse(image.pixels, image.spacing_mm)
         if not analysis.regions:
             raise NotIndexable(decode.Reason.NO_REGION)
-        return [
+        regions = [
             NewRegion(
                 anatomy=region.anatomy,
                 box=(region.box.x1, region.box.y1, region.box.x2, region.box.y2),
@@ -105,12 +106,22 @@ class Indexer:
             )
             for number, region in enumerate(analysis.regions)
         ]
+        return regions, features_of(analysis.local)
 
     def _pipeline(self, generation: Generation) -> Pipeline:
         if generation.model.id not in self._pipelines:
             folder = self._store.root / generation.model.path
             self._pipelines[generation.model.id] = Pipeline.load(folder, threads=self._plan.ingest.threads)
         return self._pipelines[generation.model.id]
+
+
+def features_of(local: LocalMap | None) -> LocalFeatures | None:
+    """An image's local map as it is kept."""
+    return (
+        None
+        if local is None
+        else LocalFeatures(local.features, (local.area.x1, local.area.y1, local.area.x2, local.area.y2))
+    )
 
 
 def run(step: Callable[[], bool], connection: Connection) -> None:

@@ -109,7 +109,7 @@ class RoiEncoder:
         image = self._image(request.file, request.frame)
         boxes = [Box(*box) for box in request.boxes]
         embedding = self.pipeline(request.model_folder).embed(image.pixels, boxes, image.spacing_mm)
-        return RoiEmbedding(dict(embedding.vectors), embedding.anatomy_probability)
+        return RoiEmbedding(dict(embedding.vectors), embedding.anatomy_probability, embedding.local)
 
     def pipeline(self, folder: Path) -> Pipeline:
         """The loaded model of that folder."""

@@ -4,16 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 
 from storage.database import Database
 from storage.errors import DatabaseError
-from storage.migrations.run import newest
+from storage.migrations.run import configuration, newest
 from storage.schema import METADATA, REVISION
-from storage.store import Store
-from tests.integration.storage.building import Bench
+from storage.store import DATABASE, Store
+from tests.integration.storage.building import Bench, filled
 
 SQLITE_DDL = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%' ORDER BY name"
 POSTGRESQL_DDL = """
@@ -68,6 +69,26 @@ def test_opening_again_changes_nothing(bench: Bench) -> None:
 def test_many_programs_start_at_once(bench: Bench, in_threads) -> None:  # type: ignore[no-untyped-def]
     in_threads(*[bench.open] * 4)
     assert {store._database.revision() for store in bench.opened} == {REVISION}
+
+
+def test_an_archive_of_the_first_schema_is_brought_up_with_what_it_holds(bench: Bench) -> None:
+    bench.root.mkdir(parents=True)
+    database = Database(bench.url or f"sqlite:///{bench.root / DATABASE}")
+    config = configuration()
+
+    def first(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("UPDATE counter SET value = 7 WHERE name = 'change'"))
+
+    database.write(first)
+    assert database.revision() == "0001"
+    store = bench.open()
+    assert database.revision() == REVISION
+    assert store.vectors.refresh() == 7
+    generation = filled(store, 2)
+    assert store.local_maps.count_missing(generation.id) == 2
+    database.close()
 
 
 def test_newer_schema_is_refused(bench: Bench, store: Store) -> None:

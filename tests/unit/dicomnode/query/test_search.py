@@ -144,6 +144,16 @@ def test_an_unsure_roi_searches_several_anatomies_and_says_so(archive):
     assert search.ANATOMY_UNSURE in answer.warnings
 
 
+def test_an_encoder_that_names_no_anatomy_leaves_it_to_the_overlap_and_else_to_all(archive):
+    encoder = FakeEncoder(DIM, len(VOCABULARY))  # every anatomy equally likely
+    inside = ask(archive, question(box=(300.0, 300.0, 330.0, 330.0), matches=20), encoder)
+    assert {hit.details.region.anatomy for hit in inside.hits} == {HEART.index}
+    assert search.ANATOMY_UNSURE not in inside.warnings
+    outside = ask(archive, question(box=(450.0, 10.0, 500.0, 60.0), matches=20), encoder)
+    assert {hit.details.region.anatomy for hit in outside.hits} == {HEART.index, LUNG.index}
+    assert search.ANATOMY_UNSURE in outside.warnings
+
+
 def test_unlike_the_archive_is_said_and_nothing_is_hidden(archive):
     add(archive, 99, "P99", np.pi / 2)
     answer = ask(archive, question(image="1.2.99"))
