@@ -86,6 +86,10 @@ class ModelSettings:
     """What finds regions and turns them into vectors."""
 
     folder: str = _setting("", "folder of the model set for a new archive; empty: the shipped one")
+    device: str = _setting("cpu", "what models run on: cpu, or cuda, or cuda:1 and so on")
+    runtime: str = _setting(
+        "auto", "what runs them: auto is openvino on a cpu where it is installed", choices=("auto", "torch", "openvino")
+    )
 
 
 @dataclass(frozen=True)

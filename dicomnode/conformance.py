@@ -11,6 +11,7 @@ from dicomnode.dimse import contexts, status
 from dicomnode.dimse.contexts import Service
 from dicomnode.pixels.eligibility import Reason
 from dicomnode.private import CREATOR, GROUP, TABLE
+from dicomnode.query import search
 from dicomnode.query.keys import KEYS
 from encoder.anatomy import VOCABULARY
 
@@ -166,6 +167,13 @@ def _attributes() -> Iterator[str]:
         "keys narrow the candidates, the most similar regions are returned best first. All others are plain queries. "
         "Where a Query ROI holds several ROIs, each is searched and the answers are ranked together.\n"
     )
+    yield (
+        "Similarity Score is the cosine of two regions. For an ROI below a sixth of its region's area it is, unless "
+        "switched off, the cosine of the ROI and the place in the matched region that looks most like it; Matched ROI "
+        f"is then that place, its Finding Site the region, and Query Warning says {search.RANKED_LOCALLY}. Minimum "
+        "Score applies to the score that is returned.\n"
+    )
+    yield f"Query Warning holds one or more of {', '.join(search.WARNINGS)}, separated by a semicolon.\n"
     yield "### 5.1 Anatomy codes\n"
     rows = [
         (entry.name, entry.code, entry.scheme, entry.meaning, {"R": "Right", "L": "Left"}.get(entry.laterality, "-"))

@@ -7,7 +7,7 @@ from dicomnode.errors import ConfigError
 from encoder import checkpoint
 from encoder.anatomy import VOCABULARY
 from encoder.errors import CheckpointError
-from encoder.pipeline import SHIPPED
+from encoder.pipeline import SHIPPED, ModelCard
 from storage.records import Generation, Model
 from storage.store import Store
 
@@ -24,6 +24,18 @@ def install(store: Store, folder: Path) -> Model:
         except CheckpointError as error:
             raise ConfigError(f"no usable model in {folder}: {error}") from error
     return model
+
+
+def prove(folder: Path) -> ModelCard:
+    """What a model set is, after it was loaded and run on drawn films; loads torch: for commands, not for the node.
+
+    ConfigError when there is none, CheckpointError when it is no good.
+    """
+    from encoder import plugin
+
+    if not (folder / "encoder.json").is_file():
+        raise ConfigError(f"no usable model in {folder}: encoder.json is not there")
+    return plugin.check(folder)
 
 
 def _check(store: Store, live: Generation) -> None:

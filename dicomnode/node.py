@@ -88,15 +88,29 @@ class Node:
             logger.info("%d left-over files of an earlier run removed", removed)
         generation = models.ensure_live(self._store, config.models.folder)
         self._roi = RoiProcess(
-            RoiSettings(config.query.threads, config.ingest, config.log, self._store.root / generation.model.path),
+            RoiSettings(
+                config.query.threads,
+                config.ingest,
+                config.log,
+                self._store.root / generation.model.path,
+                config.models,
+            ),
             config.query.encode_timeout_s,
         )
         self._pool = Pool(
             self._store,
-            IndexerPlan(config.root, config.storage.url, f"serve@{socket.gethostname()}", config.ingest, config.log),
+            IndexerPlan(
+                config.root,
+                config.storage.url,
+                f"serve@{socket.gethostname()}",
+                config.ingest,
+                config.log,
+                models=config.models,
+            ),
             config.ingest.workers,
         )
-        queries = QueryService(self._store, RegionSearch(self._store, self._roi), config.query, config.dimse.ae_title)
+        search = RegionSearch(self._store, self._roi, local=config.query.local)
+        queries = QueryService(self._store, search, config.query, config.dimse.ae_title)
         store = StoreService(self._store, config.storage, self._pool.wake)
         self._receiver = Receiver(config.dimse, store, FindService(queries.answer))
         self._begin()

@@ -16,12 +16,15 @@ import numpy as np
 
 from dicomnode import models
 from dicomnode.config import Config
-from dicomnode.errors import DicomNodeError
+from dicomnode.errors import DecodeError, DicomNodeError, NotIndexable
 from dicomnode.node import Lock
-from dicomnode.workers.indexer import IndexerPlan
+from dicomnode.pixels import decode
+from dicomnode.workers.indexer import IndexerPlan, features_of
 from dicomnode.workers.pool import Pool
+from encoder.errors import ImageError
+from encoder.pipeline import Pipeline
 from storage.errors import GenerationIncomplete
-from storage.records import Generation, SearchRequest
+from storage.records import Generation, LocalFeatures, SearchRequest, Unmapped
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,8 +35,10 @@ Report = Callable[[str, int, int, str], None]
 
 
 def plan(store: Store, model: Path | None) -> dict[str, Any]:
-    """What `run` would do, changing nothing."""
+    """What `run` would do, changing nothing. CheckpointError when it would refuse the model."""
     live = _live(store)
+    if model:
+        models.prove(model)
     building = store.generations.building()
     wanted = models.describe(model).id if model else live.model.id
     return {
@@ -54,15 +59,68 @@ def rebuild_index(store: Store, config: Config) -> dict[str, Any]:
         return {"generation": live.id, "vectors": store.vectors.rebuild(live.id)}
 
 
+def add_features(store: Store, config: Config, report: Report) -> dict[str, Any]:
+    """Give the live generation the local features that it lacks: of what was indexed before there were any.
+
+    Regions and vectors stay. Goes on where it was stopped, beside a running node. DicomNodeError when the live model
+    makes none, or is another than the generation's.
+    """
+    with Lock(config.root / "reindex.lock", "a reindexing"):
+        live = _live(store)
+        missing = store.local_maps.count_missing(live.id)
+        pipeline = _pipeline(store, config, live) if missing else None
+        added = failed = after = 0
+        while pipeline is not None and (films := store.local_maps.missing(live.id, after)):
+            for film in films:
+                features = _features(store, config, pipeline, film)
+                if features is not None and store.local_maps.add(live.id, film, features):
+                    added += 1
+                else:
+                    failed += 1  # damaged since, or replaced just now: then its new job makes them
+                report("local features", added + failed, missing, f"{failed} failed" if failed else "")
+            after = films[-1].instance_id
+        return {"generation": live.id, "added": added, "failed": failed}
+
+
+def missing_features(store: Store) -> dict[str, Any]:
+    """What `add_features` would do, changing nothing."""
+    live = _live(store)
+    return {"generation": live.id, "missing": store.local_maps.count_missing(live.id)}
+
+
+def _pipeline(store: Store, config: Config, live: Generation) -> Pipeline:
+    pipeline = Pipeline.load(
+        store.root / live.model.path, config.models.device, config.ingest.threads, config.models.runtime
+    )
+    if pipeline.card.model_id != live.model.id:
+        raise DicomNodeError(f"{live.model.path} holds model {pipeline.card.model_id}, not {live.model.id}")
+    return pipeline
+
+
+def _features(store: Store, config: Config, pipeline: Pipeline, film: Unmapped) -> LocalFeatures | None:
+    """None when the film cannot be read any more."""
+    try:
+        image = decode.film(store.files.path(film.path), decode.Policy.of(config.ingest))
+        features = features_of(pipeline.analyse(image.pixels, image.spacing_mm).local)
+    except (DecodeError, NotIndexable, ImageError) as error:
+        log.warning("no local features of instance %d: %s", film.instance_id, error)
+        return None
+    if features is None:
+        raise DicomNodeError(f"model {pipeline.card.model_id} makes no local features")
+    return features
+
+
 def run(store: Store, config: Config, model: Path | None, report: Report) -> dict[str, Any]:
     """Build, check, swap, and drop what is older than the one kept for rollback.
 
-    Raises DicomNodeError when another reindexing runs or the new generation is no good (it is then abandoned),
-    GenerationError when one of another model is under way.
+    Raises CheckpointError when the model is no good, DicomNodeError when another reindexing runs or the new generation
+    is no good (it is then abandoned), GenerationError when one of another model is under way.
     """
     with Lock(config.root / "reindex.lock", "a reindexing"):
         before = _live(store)
-        target = models.install(store, model) if model else models.install(store, store.root / before.model.path)
+        folder = model or store.root / before.model.path
+        models.prove(folder)  # before anything is copied or started: a model that is no good changes nothing
+        target = models.install(store, folder)
         generation = store.generations.start(target)
         live = _build(store, config, generation, report)
         _drop_old(store, keep={live.id, before.id})
@@ -106,7 +164,9 @@ def _live(store: Store) -> Generation:
 def _build(store: Store, config: Config, generation: Generation, report: Report) -> Generation:
     """Workers of its own, beside those of a node that may be running, until it is live."""
     owner = f"reindex@{socket.gethostname()}"
-    plan = IndexerPlan(config.root, config.storage.url, owner, config.ingest, config.log, (generation.id,))
+    plan = IndexerPlan(
+        config.root, config.storage.url, owner, config.ingest, config.log, (generation.id,), config.models
+    )
     pool = Pool(store, plan, max(1, config.ingest.workers))
     pool.start()
     try:

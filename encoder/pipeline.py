@@ -63,17 +63,20 @@ class Pipeline:
         self._size = max(detector.size, encoder.size)
 
     @classmethod
-    def load(cls, folder: Path = SHIPPED, device: str = "cpu", threads: int | None = None) -> "Pipeline":
+    def load(
+        cls, folder: Path = SHIPPED, device: str = "cpu", threads: int | None = None, runtime: str = "auto"
+    ) -> "Pipeline":
         """Check and load a model set. CheckpointError when any part of it is missing, damaged or of another format.
 
-        `threads` is torch's number of threads for the whole process; None leaves it.
+        `threads` is torch's number of threads for the whole process; None leaves it. `runtime`: "torch", "openvino",
+        or "auto" for OpenVINO where it is installed and `device` is "cpu".
         """
         from encoder.plugin import load_encoder
         from encoder.runtime import DetectorRuntime, steady
 
         steady(threads)
-        detector = DetectorRuntime.load(home(folder, "detector"), device)
-        return cls(describe(folder), detector, load_encoder(folder, device))
+        detector = DetectorRuntime.load(home(folder, "detector"), device, runtime, threads)
+        return cls(describe(folder), detector, load_encoder(folder, device, runtime, threads))
 
     def analyse(self, image: NDArray[np.generic], spacing_mm: tuple[float, float] | None = None) -> Analysis:
         """Find every region of a (H, W) image, high = bright, and encode all of them in one pass of the trunk.

@@ -4,17 +4,20 @@ from pathlib import Path
 
 from encoder.checkpoint import Manifest, ModelCard, home, read_manifest, save_bytes, verify
 from encoder.errors import CheckpointError
-from encoder.protocol import Encoder, prove
+from encoder.protocol import BOXES, Encoder, prove
 from encoder.runtime import DetectorRuntime, EncoderRuntime, steady
 from encoder.scripted import SETTINGS, ScriptedEncoder, ScriptShape
 
 
-def load_encoder(folder: Path, device: str) -> Encoder:
-    """The encoder of a model set, by the kind that its manifest names. One of somebody else's is proved first."""
+def load_encoder(folder: Path, device: str, runtime: str = "torch", threads: int | None = None) -> Encoder:
+    """The encoder of a model set, by the kind that its manifest names.
+
+    One of somebody else's is proved, on two boxes: every worker waits for it, and a large one takes its time.
+    """
     if read_manifest(folder, "encoder").kind == "built-in":
-        return EncoderRuntime.load(folder, device)
+        return EncoderRuntime.load(folder, device, runtime, threads)
     encoder = ScriptedEncoder.load(folder, device)
-    prove(encoder)
+    prove(encoder, BOXES[:2])
     return encoder
 
 
@@ -26,9 +29,7 @@ def check(folder: Path, device: str = "cpu") -> ModelCard:
     card = verify(folder)
     steady(None)
     DetectorRuntime.load(home(folder, "detector"), device)
-    encoder = load_encoder(folder, device)
-    if card.kind == "built-in":
-        prove(encoder)
+    prove(load_encoder(folder, device))
     return card
 
 

@@ -1,6 +1,6 @@
 """A model folder goes in, models that run on one film at a time come out: the torch below `encoder.pipeline`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encoder import engine
 from encoder.boxes import Box
 from encoder.checkpoint import Manifest, read_manifest, read_weights
 from encoder.detector import Detector, DetectorShape, Slots
@@ -61,17 +62,17 @@ class DetectorRuntime:
     model: Detector
     manifest: Manifest
     device: str
+    run: Callable[[Tensor], Slots]  # the model's forward, by torch or by another runtime
 
     @classmethod
-    def load(cls, folder: Path, device: str) -> "DetectorRuntime":
+    def load(cls, folder: Path, device: str, runtime: str = "torch", threads: int | None = None) -> "DetectorRuntime":
         manifest = _manifest(folder, "detector")
         if manifest.presence is None:
             raise CheckpointError("detector.json: no presence threshold")
-        shape = manifest.architecture
-        model = Detector(
-            _shape(DetectorShape, shape, "detector.json"),
-        )
-        return cls(_filled(model, folder, manifest, device), manifest, device)
+        model = Detector(_shape(DetectorShape, manifest.architecture, "detector.json"))
+        model = _filled(model, folder, manifest, device)
+        other = engine.chosen(runtime, device) == "openvino"
+        return cls(model, manifest, device, engine.detector(model, threads) if other else model)
 
     @property
     def size(self) -> int:
@@ -80,7 +81,7 @@ class DetectorRuntime:
     def find(self, film: Picture, spacing_mm: tuple[float, float] | None) -> list[Found]:
         """Each region that is there, in slot order."""
         frame, placed = film.frame(spacing_mm, self.size)
-        slots: Slots = self.model(frame.to(self.device))
+        slots = self.run(frame.to(self.device))
         presence, certainty = (row[0].sigmoid().cpu().tolist() for row in slots[1:])
         boxes = [_rounded(placed.to_image(Box(*row))) for row in slots.boxes[0].cpu().tolist()]
         least = self.manifest.presence or 0.0
@@ -95,12 +96,15 @@ class EncoderRuntime:
     model: RoiEncoder
     manifest: Manifest
     device: str
+    run: Callable[[Tensor, Tensor], Encoded]  # the model's forward, by torch or by another runtime
 
     @classmethod
-    def load(cls, folder: Path, device: str) -> "EncoderRuntime":
+    def load(cls, folder: Path, device: str, runtime: str = "torch", threads: int | None = None) -> "EncoderRuntime":
         manifest = _manifest(folder, "encoder")
         model = RoiEncoder(_shape(EncoderShape, manifest.architecture, "encoder.json"))
-        return cls(_filled(model, folder, manifest, device), manifest, device)
+        model = _filled(model, folder, manifest, device)
+        other = engine.chosen(runtime, device) == "openvino"
+        return cls(model, manifest, device, engine.encoder(model, threads) if other else model)
 
     @property
     def size(self) -> int:
@@ -127,7 +131,7 @@ class EncoderRuntime:
             return empty, np.zeros((0, self.model.shape.classes), np.float32), None
         frame, placed = film.frame(spacing_mm, self.size)
         where = torch.tensor([[placed.to_frame(box) for box in boxes]], dtype=torch.float32)
-        encoded: Encoded = self.model(frame.to(self.device), where.to(self.device))
+        encoded = self.run(frame.to(self.device), where.to(self.device))
         vectors = {name: encoded.vectors[name][0].float().cpu().numpy() for name in self.projections}
         local = LocalMap(in_whole_numbers(encoded.local)[0], placed.area) if self.manifest.local else None
         return vectors, encoded.anatomy[0].float().softmax(-1).cpu().numpy(), local

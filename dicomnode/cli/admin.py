@@ -27,7 +27,11 @@ def add(commands: options.Commands) -> None:
     retry.set_defaults(run=retry_failed)
     reindex = commands.add_parser("reindex", help="encode the whole archive again, and swap when it is done")
     reindex.add_argument("--model", type=Path, metavar="DIR", help="model set to encode with (default: the live one)")
-    reindex.add_argument("--only", choices=("index",), help="index: rebuild the index files from the database only")
+    reindex.add_argument(
+        "--only",
+        choices=("index", "features"),
+        help="index: rebuild the index files from the database; features: make the local features that are missing",
+    )
     reindex.add_argument("--abandon", action="store_true", help="give up the generation that is being built")
     reindex.add_argument("--rollback", action="store_true", help="make the generation before the live one live again")
     reindex.add_argument("--workers", type=int, help="worker processes beside those of a running node")
@@ -41,7 +45,7 @@ def add(commands: options.Commands) -> None:
         options.json_flag(parser)
 
 
-def _existing(settings: Config) -> Store:
+def existing(settings: Config) -> Store:
     """The store, which must be there: a mistyped root is an error, not a new archive."""
     from dicomnode.node import open_store
 
@@ -62,7 +66,7 @@ def counts(store: Store) -> dict[str, Any]:
 
 def show_status(arguments: argparse.Namespace) -> int:
     """Counts, generations, and the latest failures with their reasons."""
-    store = _existing(options.load(arguments))
+    store = existing(options.load(arguments))
     numbers = counts(store)
     building = [generation for generation in store.generations.active() if generation.id != numbers["generation"]]
     failures = store.jobs.failures(20)
@@ -88,7 +92,7 @@ def show_status(arguments: argparse.Namespace) -> int:
 
 def wait_for_queue(arguments: argparse.Namespace) -> int:
     """0 when nothing is queued, 1 when the time-out came first."""
-    store = _existing(options.load(arguments))
+    store = existing(options.load(arguments))
     with output.progress(quiet=arguments.json) as report:
         done = wait(store, report, arguments.timeout)
     numbers = counts(store)
@@ -129,7 +133,7 @@ def wait_with(root: Path, report: output.Reporter) -> None:
 
 def retry_failed(arguments: argparse.Namespace) -> int:
     """Queue failed instances of the live generation again."""
-    store = _existing(options.load(arguments))
+    store = existing(options.load(arguments))
     live = counts(store)["generation"]
     queued = store.jobs.retry(live, also_not_indexable=arguments.not_indexable)
     store.close()
@@ -141,14 +145,19 @@ def retry_failed(arguments: argparse.Namespace) -> int:
 
 
 def reindex_archive(arguments: argparse.Namespace) -> int:
-    """Build a generation beside the live one and swap; or rebuild the index files only."""
+    """Build a generation beside the live one and swap; or make only the index files, or the missing local features."""
     from dicomnode import reindex
 
     settings = options.load(arguments, **{"ingest.workers": arguments.workers})
-    store = _existing(settings)
+    store = existing(settings)
     try:
         if arguments.only == "index":
             result = reindex.rebuild_index(store, settings)
+        elif arguments.only == "features" and arguments.dry_run:
+            result = reindex.missing_features(store)
+        elif arguments.only == "features":
+            with output.progress(quiet=arguments.json) as report:
+                result = reindex.add_features(store, settings, report)
         elif arguments.abandon:
             result = reindex.abandon(store)
         elif arguments.rollback:

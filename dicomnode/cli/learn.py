@@ -1,4 +1,4 @@
-"""`dicomnode train` and `evaluate`: the researcher. Models are imported only when one of these runs."""
+"""`dicomnode train`: the researcher. Models are imported only when it runs."""
 
 import argparse
 import subprocess
@@ -16,6 +16,7 @@ def add(commands: options.Commands) -> None:
     for name, text in (("detector", "boxes and presence of the regions"), ("encoder", "vectors of the regions")):
         part = parts.add_parser(name, help=text)
         _add_common(part)
+        _add_images(part)
         part.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
         part.add_argument("--epochs", type=int, help="passes over the films (default: the recipe's)")
         part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -28,6 +29,7 @@ def add(commands: options.Commands) -> None:
             part.add_argument("--from-scratch", action="store_true", help="do not start from the detector's trunk")
     compare = parts.add_parser("compare", help="every objective of the encoder over several seeds, in one table")
     _add_common(compare)
+    _add_images(compare)
     compare.add_argument(
         "--detector", type=Path, metavar="DIR", help="model set whose boxes are used (default: shipped)"
     )
@@ -42,29 +44,30 @@ def add(commands: options.Commands) -> None:
     phantoms = parts.add_parser("phantoms", help="the statistical model that draws films of nobody")
     _add_common(phantoms)
     phantoms.set_defaults(run=build_phantoms)
-    evaluate = commands.add_parser("evaluate", help="measure detector and retrieval")
-    kinds = evaluate.add_subparsers(dest="kind", metavar="KIND", required=True)
-    films = kinds.add_parser("films", help="on a folder of films with true regions, in the layout of data/cxr")
-    films.add_argument("folder", type=Path, metavar="DIR")
-    films.add_argument("--model", type=Path, metavar="DIR", help="model set (default: the shipped one)")
-    films.add_argument("--split", help="only records of this split; all: every record (default: dev_val where marked)")
-    options.json_flag(films)
-    films.set_defaults(run=evaluate_films)
 
 
 def _add_common(part: argparse.ArgumentParser) -> None:
-    part.add_argument("--data", type=Path, required=True, metavar="DIR", help="films in the layout of data/cxr")
+    part.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="films in the layout of data/cxr, or Chest ImaGenome"
+    )
     part.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
+
+
+def _add_images(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--images", type=Path, metavar="DIR", help="where the pictures are (default: in the data folder)")
 
 
 def train_model(arguments: argparse.Namespace) -> int:
     """One training run; its folder can then be used as a model set."""
+    from dicomnode.pixels.labelled import LabelledFilms
     from encoder.train.loop import TrainOptions
 
     chosen: dict[str, Any] = {} if arguments.epochs is None else {"epochs": arguments.epochs}
     wanted = TrainOptions(
         data=arguments.data,
         out=arguments.out,
+        images=arguments.images,
+        decoder=LabelledFilms(),
         seed=arguments.seed,
         device=arguments.device,
         threads=arguments.threads,
@@ -93,6 +96,7 @@ def _trainer(part: str) -> Callable[[Any, output.Reporter], None]:
 
 def compare_objectives(arguments: argparse.Namespace) -> int:
     """The table of what each way of training is worth."""
+    from dicomnode.pixels.labelled import LabelledFilms
     from encoder.compare import Comparison, compare
     from encoder.pipeline import SHIPPED
     from encoder.train.loop import TrainOptions
@@ -103,6 +107,8 @@ def compare_objectives(arguments: argparse.Namespace) -> int:
     run = TrainOptions(
         data=arguments.data,
         out=arguments.out,
+        images=arguments.images,
+        decoder=LabelledFilms(),
         epochs=arguments.epochs,
         device=arguments.device,
         threads=arguments.threads,
@@ -136,29 +142,6 @@ def build_phantoms(arguments: argparse.Namespace) -> int:
         made = build(arguments.data, arguments.out, report)
     output.say(f"{made}: {made.stat().st_size / 1e6:.2f} MB")
     return 0
-
-
-def evaluate_films(arguments: argparse.Namespace) -> int:
-    """Print the numbers of MODELS.md section 4, with the trivial rows beside them."""
-    from encoder.evaluate.films import evaluate_films as evaluate
-    from encoder.pipeline import SHIPPED, Pipeline
-
-    with output.progress(quiet=arguments.json) as report:
-        pipeline = Pipeline.load(arguments.model or SHIPPED)
-        result = evaluate(arguments.folder, pipeline, arguments.split, report)
-    if arguments.json:
-        output.as_json(result)
-    else:
-        _print_evaluation(result)
-    return 0
-
-
-def _print_evaluation(result: dict[str, Any]) -> None:
-    for title, numbers in (("detector", result["detector"]), ("retrieval, anatomy", result["retrieval"]["anatomy"])):
-        flat = [(name, value) for name, value in numbers.items() if not isinstance(value, dict | list)]
-        output.table(title, ("measure", "value"), [(name, str(value)) for name, value in flat])
-    rows = [(name, row["iou"], row["mean_box_iou"], row["n"]) for name, row in result["detector"]["per_region"].items()]
-    output.table("detector, each region", ("region", "IoU", "mean box IoU", "films"), rows)
 
 
 def _commit() -> str | None:

@@ -45,7 +45,7 @@ class Reporter:
     """Draws one bar a stage from `(stage, done, total, text)` calls, as the encoder package reports its work.
 
     On standard error, so that standard output stays clean; without a terminal only each bar's last state is left, and
-    nothing where nothing was reported.
+    nothing where nothing was reported. A report with nothing to count, a total of 0, is a line of its own.
     """
 
     def __init__(self, bars: Progress) -> None:
@@ -53,10 +53,17 @@ class Reporter:
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, stage: str, done: int, total: int, text: str) -> None:
+        if not total:
+            self._line(f"{stage}: {text}")
+            return
         if stage not in self._tasks:
             self._bars.start()
             self._tasks[stage] = self._bars.add_task(stage, total=total, note="")
         self._bars.update(self._tasks[stage], completed=done, total=total, note=text)
+
+    def _line(self, text: str) -> None:
+        if not self._bars.disable:
+            self._bars.console.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dicomnode import log
-from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, NotIndexable
 from dicomnode.pixels import decode
 from dicomnode.workers import child
@@ -39,6 +39,7 @@ class IndexerPlan:
     ingest: IngestSettings
     log: LogSettings
     generations: tuple[int, ...] | None = None  # None: all that are live or building
+    models: ModelSettings = ModelSettings()
 
 
 class Indexer:
@@ -111,7 +112,10 @@ class Indexer:
     def _pipeline(self, generation: Generation) -> Pipeline:
         if generation.model.id not in self._pipelines:
             folder = self._store.root / generation.model.path
-            self._pipelines[generation.model.id] = Pipeline.load(folder, threads=self._plan.ingest.threads)
+            plan = self._plan
+            self._pipelines[generation.model.id] = Pipeline.load(
+                folder, plan.models.device, plan.ingest.threads, plan.models.runtime
+            )
         return self._pipelines[generation.model.id]
 
 

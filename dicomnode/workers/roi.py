@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import log
-from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure, NotReady
 from dicomnode.pixels import decode
 from dicomnode.workers import child
@@ -35,6 +35,7 @@ class RoiSettings:
     ingest: IngestSettings
     log: LogSettings
     warm: Path | None  # model folder to load before the first question
+    models: ModelSettings = ModelSettings()
 
 
 class RoiProcess:
@@ -114,7 +115,8 @@ class RoiEncoder:
     def pipeline(self, folder: Path) -> Pipeline:
         """The loaded model of that folder."""
         if folder not in self._pipelines:
-            self._pipelines[folder] = Pipeline.load(folder, threads=self._settings.threads)
+            chosen = self._settings
+            self._pipelines[folder] = Pipeline.load(folder, chosen.models.device, chosen.threads, chosen.models.runtime)
         return self._pipelines[folder]
 
     def _image(self, file: Path, frame: int) -> decode.DecodedImage:

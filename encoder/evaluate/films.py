@@ -22,6 +22,7 @@ EVERY = "all"
 CLOSER = 60  # films, drawn with a seed, that are also looked at moved, and asked about as unlike the archive
 POINTS = 3_000  # vectors of the projection map
 WORST, MEDIAN = 4, 4  # films that are drawn with their boxes
+TITLE = 30  # characters of a film's id under its picture
 
 Picture = NDArray[np.float32]
 
@@ -174,5 +175,5 @@ def _overlays(seen: Sequence[_Seen]) -> tuple[Overlay, ...]:
 
 
 def _overlay(one: _Seen, kind: str) -> Overlay:
-    title = f"{kind}: {one.film.id}, mean IoU {one.iou:.2f}"
-    return Overlay(title, one.film.image, one.film.regions, one.found, one.iou)
+    shown = one.film.id if len(one.film.id) <= TITLE else f"...{one.film.id[-TITLE:]}"
+    return Overlay(f"{kind}, mean IoU {one.iou:.2f}\n{shown}", one.film.image, one.film.regions, one.found, one.iou)

@@ -4,16 +4,16 @@ Each film is warped to the mean shape, its plates and borders are masked and fil
 and fine detail. Both, and the contours, become principal components; no film and no part of one is kept.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation, gaussian_filter, label, zoom
 
+from encoder.data import TRAIN, Film, Landmarks, read, split
 from encoder.errors import TrainingDataError
 from encoder.phantoms import warp
 from encoder.phantoms.model import BASE, FINE, SIZE, Floats, PhantomModel, save
@@ -37,55 +37,37 @@ def build(data: Path, out: Path, report: Report) -> Path:
 
     `out`: a folder, or a path that ends in .npz. TrainingDataError when fewer than four films have contours.
     """
-    records, landmarks = _contoured(data)
-    points = np.stack([_framed(landmarks[_name(record)], data / "images" / record["file"]) for record in records])
+    films = _contoured(data)
+    points = np.stack([_framed(film, marks) for film, marks in films])
+    structures = tuple((part, len(films[0][1].contours[part])) for part in STRUCTURES)
     mean = points.mean(axis=0)
     images, masks = [], []
-    for number, (record, contour) in enumerate(zip(records, points, strict=True)):
-        image, mask = _normalised(data / "images" / record["file"])
+    for number, ((film, _), contour) in enumerate(zip(films, points, strict=True)):
+        image, mask = _normalised(film.path)
         field = warp.displacement(mean, contour, SIZE)
         images.append(warp.sample(image, field))
         masks.append(warp.sample(mask.astype(np.float64), field) > 0.5)
-        report("warping films", number + 1, len(records), "")
-    model = _model(points, mean, images, masks, _structures(data, records[0]))
+        report("warping films", number + 1, len(films), "")
+    model = _model(points, mean, images, masks, structures)
     report("components", 1, 1, f"{len(images)} films")
     path = out if out.suffix == ".npz" else out / "phantoms.npz"
     save(model, path)
     return path
 
 
-def _contoured(data: Path) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
-    try:
-        records = json.loads((data / "regions.json").read_text(encoding="utf-8"))
-        with np.load(data / "landmarks.npz", allow_pickle=False) as kept:
-            names = {key.split("/")[0] for key in kept.files}
-            found = {
-                name: np.concatenate([kept[f"{name}/{part}"] for part in STRUCTURES]).astype(np.float64)
-                for name in sorted(names)
-            }
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainingDataError(f"no films with contours in {data}: {error}") from error
-    usable = [
-        record for record in records if record.get("split", "dev_train") == "dev_train" and _name(record) in found
-    ]
-    if len(usable) < 4:
-        raise TrainingDataError(f"{len(usable)} films with contours in {data}: at least 4 are needed")
-    return usable, found
+def _contoured(data: Path) -> list[tuple[Film, Landmarks]]:
+    films = split(read(data).films, TRAIN)
+    contoured = [(film, film.labels) for film in films if isinstance(film.labels, Landmarks)]
+    if len(contoured) < 4:
+        raise TrainingDataError(f"{len(contoured)} films with contours in {data.name}: at least 4 are needed")
+    return contoured
 
 
-def _name(record: dict[str, Any]) -> str:
-    return str(record["id"]).split("/")[-1]
-
-
-def _framed(points: Floats, image: Path) -> Floats:
+def _framed(film: Film, marks: Landmarks) -> Floats:
     """(P, 2) points of the film's own pixels, in those of the common frame."""
-    with Image.open(image) as picture:
-        return points * (SIZE / np.array(picture.size, dtype=np.float64))
-
-
-def _structures(data: Path, record: dict[str, Any]) -> tuple[tuple[str, int], ...]:
-    with np.load(data / "landmarks.npz", allow_pickle=False) as kept:
-        return tuple((part, len(kept[f"{_name(record)}/{part}"])) for part in STRUCTURES)
+    rows, columns = film.size
+    points = np.concatenate([marks.contours[part] for part in STRUCTURES]).astype(np.float64)
+    return points * (SIZE / np.array([columns, rows], dtype=np.float64))
 
 
 def _normalised(path: Path) -> tuple[Floats, Mask]:

@@ -38,14 +38,14 @@ def prepare(options: TrainOptions, task: str, size: int, report: Report) -> Prep
 
     TrainingDataError when the folder cannot be used, or all its films are of one patient.
     """
-    run = options.out / "runs" / task
-    run.mkdir(parents=True, exist_ok=True)
     collection = read(options.data, options.images, options.decoder, report).of_source(options.source)
     report("read films", len(collection.films), len(collection.films), "")
     kept, held = (split(collection.films, name) for name in (TRAIN, HELD))
     patients = {film.patient for film in (*kept, *held)}
     if len(patients) == 1:
         raise TrainingDataError(f"all films are of patient {patients.pop()}: one to hold out is needed")
+    run = options.out / "runs" / task
+    run.mkdir(parents=True, exist_ok=True)
     shelves, unreadable = _shelved((kept, spread(held, HELD_MOST)), run, size, report)
     collection = replace(collection, left_out=(*collection.left_out, *unreadable))
     _tell(collection, report)

@@ -133,7 +133,7 @@ class Store:
 
 plan = indexer.IndexerPlan(Path("."), "", "test", IngestSettings(lease_s=0.5), LogSettings())
 worker = indexer.Indexer(Store(), plan)
-worker._regions = lambda job: time.sleep(120)
+worker._found = lambda job: time.sleep(120)
 worker.step()
 """
 

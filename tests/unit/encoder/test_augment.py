@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from encoder.anatomy import VOCABULARY
+from encoder.data import Film, read
 from encoder.train.augment import Cached, augmented, cached, plain
-from encoder.train.data import Film, read_films
 from tests.unit.encoder import chests
 
 SIZE = 96
@@ -18,7 +18,7 @@ CLAVICLE = VOCABULARY.named("right clavicle").index
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[Film]:
-    return read_films(chests.write(tmp_path_factory.mktemp("made") / "cxr", 8, 1))
+    return list(read(chests.write(tmp_path_factory.mktemp("made") / "cxr", 8, 1)).films)
 
 
 @pytest.fixture(scope="module")

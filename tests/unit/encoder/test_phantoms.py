@@ -123,7 +123,7 @@ def test_build_makes_a_drawer_from_a_folder_and_the_same_one_each_time(tmp_path)
 
 
 def test_build_says_what_a_folder_lacks(tmp_path):
-    with pytest.raises(TrainingDataError, match="no films with contours"):
+    with pytest.raises(TrainingDataError, match="cannot read the data folder"):
         build.build(tmp_path, tmp_path / "out", lambda *_: None)
     data = chests.write(tmp_path / "data", 3, 0)
     records = json.loads((data / "regions.json").read_text())[:2]

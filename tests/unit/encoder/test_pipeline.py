@@ -107,9 +107,9 @@ def test_the_shipped_set_is_whole_and_small(default: Pipeline) -> None:
 @shipped
 @pytest.mark.data
 def test_the_same_film_in_another_container_has_the_same_vectors(default: Pipeline, data_dir: Path) -> None:
-    from encoder.train.data import read_films
+    from encoder.data import read
 
-    for chosen in read_films(data_dir / "cxr")[::100]:
+    for chosen in read(data_dir / "cxr").films[::100]:
         image = chosen.image
         analysis = default.analyse(image)
         for stored in (image * 16, np.round(image * 257) - 32768, image / 255):
@@ -122,9 +122,9 @@ def test_the_same_film_in_another_container_has_the_same_vectors(default: Pipeli
 @shipped
 @pytest.mark.data
 def test_the_shipped_model_finds_what_a_film_shows(default: Pipeline, data_dir: Path) -> None:
-    from encoder.train.data import read_films, split
+    from encoder.data import read, split
 
-    for chosen in split(read_films(data_dir / "cxr"), "dev_val")[::9]:
+    for chosen in split(read(data_dir / "cxr").films, "dev_val")[::9]:
         found = {region.anatomy: region.box for region in default.analyse(chosen.image).regions}
         for anatomy in (0, 8, 24):
             assert found[anatomy].iou(chosen.regions[anatomy]) > 0.6, (chosen.id, anatomy)

@@ -9,8 +9,9 @@ from PIL import Image
 
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
+from encoder.data import Outlines, read
+from encoder.data.open_films import outlines
 from encoder.rules import CONTOURED, derive, derive_from_outlines
-from encoder.train.data import Outlines, read_films
 from tests.unit.encoder import chests
 
 KEYS = ("RL", "LL", "H", "RCLA", "LCLA")
@@ -103,23 +104,22 @@ def test_rules_reproduce_the_labels_of_the_open_films(data_dir: Path) -> None:
 
 @pytest.mark.data
 def test_outline_rules_agree_with_landmark_rules(data_dir: Path) -> None:
-    films = [film for film in read_films(data_dir / "cxr") if film.id.startswith("jsrt/")][::10]
+    films = [film for film in read(data_dir / "cxr").films if film.id.startswith("jsrt/")][::10]
     still = np.array([[1.0, 0, 0], [0, 1.0, 0]])
     for film in films:
         with Image.open(data_dir / "cxr/masks" / film.path.name) as mask:
             bits = np.asarray(mask)
         assert bits.shape == film.image.shape
         true = film.labels.moved(still)
-        outlines = _outline_labels(data_dir / "cxr", film.patient).moved(still)
-        agreed = np.mean([found.iou(true[index]) for index, found in outlines.items()])
+        found = _outline_labels(data_dir / "cxr", film.patient).moved(still)
+        agreed = np.mean([each.iou(true[index]) for index, each in found.items()])
         assert agreed > 0.88, film.id
         for name in CONTOURED[:3]:
-            assert box(outlines, name).iou(box(true, name)) > 0.95
+            assert box(found, name).iou(box(true, name)) > 0.95
 
 
 def _outline_labels(folder: Path, patient: str) -> Outlines:
-    from encoder.train.data import _outlines
-
-    found = _outlines(folder / "masks" / f"jsrt_{patient}.png")
+    with Image.open(folder / "masks" / f"jsrt_{patient}.png") as mask:
+        found = outlines(np.asarray(mask))
     assert found is not None
-    return Outlines(found)
+    return found

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from encoder.checkpoint import describe, read_manifest
+from encoder.data import read
 from encoder.errors import TrainingDataError
 from encoder.evaluate.films import evaluate_films
 from encoder.pipeline import Pipeline
@@ -58,7 +59,7 @@ def test_both_steps_leave_a_model_set_and_its_numbers(options: TrainOptions) -> 
         assert json.loads((run / "config.json").read_text())["seed"] == 0
         assert len(json.loads((run / "metrics.json").read_text())["epochs"]) == 1
         assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    result = evaluate_films(options.data, Pipeline.load(options.out), report=silent)
+    result = evaluate_films(read(options.data), Pipeline.load(options.out), report=silent).summary
     assert result["films"] == result["patients"] == 4
     assert result["model"] == card.model_id
     assert json.loads(json.dumps(result)) == result
@@ -127,21 +128,3 @@ def test_contrastive_loss_prefers_grouped_anatomies() -> None:
     assert region_contrastive(grouped, anatomy, 0.1) < region_contrastive(mixed, anatomy, 0.1)
     alone = region_contrastive(grouped[:1], anatomy[:1], 0.1)
     assert np.isfinite(alone.item())
-
-
-def test_evaluation_takes_the_held_films_or_those_asked_for(options: TrainOptions, tmp_path: Path) -> None:
-    pipeline = Pipeline.load(small.write(tmp_path / "set"))
-    counts = {name: evaluate_films(options.data, pipeline, name)["films"] for name in (None, "dev_train", "all")}
-    assert counts == {None: 4, "dev_train": 8, "all": 12}
-    records = json.loads((options.data / "regions.json").read_text())
-    unmarked = chests.write(tmp_path / "unmarked", 4, 1)
-    (unmarked / "regions.json").write_text(json.dumps([{**r, "split": None} for r in records[:4]]))
-    assert evaluate_films(unmarked, pipeline)["films"] == 4
-
-
-def test_a_damaged_film_is_skipped_with_its_reason(options: TrainOptions, tmp_path: Path) -> None:
-    data = chests.write(tmp_path / "cxr", 8, 1)
-    (data / "images" / "P7.png").write_bytes(b"")
-    result = evaluate_films(data, Pipeline.load(small.write(tmp_path / "set")))
-    assert result["films"] == 3
-    assert result["skipped"] == {"TrainingDataError": 1}
