@@ -21,7 +21,7 @@ from encoder.evaluate import detection, retrieval, unlike
 from encoder.evaluate.detection import GOOD, Overlap
 from encoder.evaluate.entries import ANATOMY, Entry, leading
 from encoder.evaluate.evaluation import BOOTSTRAP_SEED, Evaluation, Material, rounded
-from encoder.evaluate.films import points
+from encoder.evaluate.material import points
 from storage.records import Generation, RegionVector, SearchRequest
 from storage.store import Store
 
@@ -68,7 +68,7 @@ def evaluate(store: Store, most: int, report: Report, seed: int = BOOTSTRAP_SEED
         "regions": store.regions.count(live.id),
         "sample": {"regions": len(rows), "patients": len({row.patient_row_id for row in rows})},
         "detector": detection.summary(overlaps, None, seed) if overlaps else {"note": NO_TRUTH},
-        "retrieval": {"anatomy": retrieval.summary(entries, seed), **_confirmed_retrieval(labelled, seed)},
+        "retrieval": {"anatomy": retrieval.summary(entries, seed, report), **_confirmed_retrieval(labelled, seed)},
         "unlike_archive": _alarms(asked, seed),
         "ann_fidelity": _fidelity(asked),
         "truth": {

@@ -125,14 +125,19 @@ def macro(values: Mapping[int, float]) -> float:
 def bootstrap_interval(
     values: NDArray[np.float64], labels: NDArray[np.int64], patients: NDArray[np.int64], seed: int
 ) -> tuple[float, float]:
-    """95 % interval of the macro mean when patients are drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    people, number = np.unique(patients, return_inverse=True)
-    kinds, kind = np.unique(labels, return_inverse=True)
+    """95 % interval of the macro mean when patients are drawn with replacement; NaN is left out, as its patient is.
+
+    ValueError when no value is left.
+    """
     kept = ~np.isnan(values)
+    if not kept.any():
+        raise ValueError("no values to draw from")
+    rng = np.random.default_rng(seed)
+    people, number = np.unique(patients[kept], return_inverse=True)
+    kinds, kind = np.unique(labels[kept], return_inverse=True)
     total, count = np.zeros((len(people), len(kinds))), np.zeros((len(people), len(kinds)))
-    np.add.at(total, (number[kept], kind[kept]), values[kept])
-    np.add.at(count, (number[kept], kind[kept]), 1.0)
+    np.add.at(total, (number, kind), values[kept])
+    np.add.at(count, (number, kind), 1.0)
     means = []
     for _ in range(RESAMPLES):
         drawn = rng.integers(0, len(people), len(people))

@@ -21,6 +21,7 @@ def add(commands: options.Commands) -> None:
     films.add_argument("--model", type=Path, metavar="DIR", help="model set (default: the shipped one)")
     films.add_argument("--split", help="only records of this split; all: every record (default: dev_val where marked)")
     films.add_argument("--source", metavar="NAME", help="only films of this source (`dataset` of their records)")
+    films.add_argument("--sample", type=int, metavar="N", help="films at the most, whole patients (default: all)")
     films.add_argument("--others", type=Path, metavar="DIR", help="pictures or DICOM files that are no chest films")
     films.set_defaults(run=evaluate_films)
     archive = kinds.add_parser("archive", help="on the live index, with stored SRs and SEGs as truth")
@@ -44,7 +45,9 @@ def evaluate_films(arguments: argparse.Namespace) -> int:
     with output.progress(quiet=arguments.json) as report:
         collection = read(arguments.folder, arguments.images, LabelledFilms(), report)
         pipeline = Pipeline.load(arguments.model or SHIPPED)
-        result = evaluate(collection.of_source(arguments.source), pipeline, arguments.split, others or (), report)
+        result = evaluate(
+            collection.of_source(arguments.source), pipeline, arguments.split, others or (), report, arguments.sample
+        )
     if others is not None:
         result.summary["others_refused"] = dict(sorted(others.refused.items()))
     _hand_out(result, arguments)

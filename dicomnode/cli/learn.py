@@ -8,12 +8,21 @@ from typing import Any
 
 from dicomnode.cli import options, output
 
+WHOLE = "all"
+PARTS = {
+    "detector": "boxes and presence of the regions",
+    "encoder": "vectors of the regions",
+    "local": "the encoder's local head: where an ROI smaller than a region looks alike",
+    "finding": "the encoder's finding projection, for films whose findings are known",
+    WHOLE: "the four one after the other: a whole model set",
+}
+
 
 def add(commands: options.Commands) -> None:
     """The commands' flags."""
-    train = commands.add_parser("train", help="train the detector or the encoder, or build the film drawer")
+    train = commands.add_parser("train", help="train a model set, compare ways of training, or build the film drawer")
     parts = train.add_subparsers(dest="part", metavar="PART", required=True)
-    for name, text in (("detector", "boxes and presence of the regions"), ("encoder", "vectors of the regions")):
+    for name, text in PARTS.items():
         part = parts.add_parser(name, help=text)
         _add_common(part)
         _add_images(part)
@@ -79,19 +88,21 @@ def train_model(arguments: argparse.Namespace) -> int:
         **chosen,
     )
     with output.progress() as report:
-        _trainer(arguments.part)(wanted, report)
+        for train in _trainers(arguments.part):
+            train(wanted, report)
     output.say(f"run folder: {arguments.out}")
     return 0
 
 
-def _trainer(part: str) -> Callable[[Any, output.Reporter], None]:
-    if part == "detector":
-        from encoder.train.detector import train_detector
-
-        return train_detector
+def _trainers(part: str) -> list[Callable[[Any, output.Reporter], None]]:
+    """What to run, in the order in which each builds on the one before."""
+    from encoder.train.detector import train_detector
     from encoder.train.encoder import train_encoder
+    from encoder.train.finding import train_finding
+    from encoder.train.local import train_local
 
-    return train_encoder
+    steps = {"detector": train_detector, "encoder": train_encoder, "local": train_local, "finding": train_finding}
+    return list(steps.values()) if part == WHOLE else [steps[part]]
 
 
 def compare_objectives(arguments: argparse.Namespace) -> int:

@@ -4,43 +4,34 @@ One pass over the films; a film's pixels are dropped when the next is read.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.boxes import Box
+from encoder.anatomy import VOCABULARY
 from encoder.data import HELD, Collection, Film
 from encoder.errors import EncoderError, ImageError
-from encoder.evaluate import detection, finding, moved, retrieval, unlike
+from encoder.evaluate import detection, finding, material, moved, retrieval, unlike
 from encoder.evaluate.entries import ANATOMY, RAW_PIXELS, Entry, leading, raw_pixels
-from encoder.evaluate.evaluation import BOOTSTRAP_SEED, Evaluation, Material, Overlay, Report
+from encoder.evaluate.evaluation import BOOTSTRAP_SEED, Evaluation, Material, Report
+from encoder.evaluate.material import Seen
 from encoder.pipeline import Analysis, Pipeline
 
 EVERY = "all"
+LEAST_PATIENTS = 2  # one alone has nobody to be compared with
 CLOSER = 60  # films, drawn with a seed, that are also looked at moved, and asked about as unlike the archive
-POINTS = 3_000  # vectors of the projection map
-WORST, MEDIAN = 4, 4  # films that are drawn with their boxes
-TITLE = 30  # characters of a film's id under its picture
+GALLERY = 20_000  # regions, whole patients drawn with a seed: every one is compared with every other
 
 Picture = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A film that was measured, without its pixels."""
-
-    film: Film
-    found: Mapping[int, Box]
-    iou: float  # mean over its labelled regions
 
 
 @dataclass(eq=False)
 class _Measured:
     """What one pass over the films collects."""
 
-    seen: list[_Seen] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     overlaps: list[detection.Overlap] = field(default_factory=list)
     presence: detection.Presence = field(default_factory=detection.Presence)
@@ -56,25 +47,28 @@ def evaluate_films(
     split: str | None = None,
     others: Iterable[Picture] = (),
     report: Report | None = None,
+    most: int | None = None,
 ) -> Evaluation:
     """Detector, retrieval and the unlike-archive warning over the films of one split, with the trivial rows.
 
     `split`: a name that records carry, or "all"; None is the held-out split where any record is so marked, else all.
-    `others`: pictures (H, W) of what is no chest film. A film that is no picture is skipped and named.
+    `others`: pictures (H, W) of what is no chest film. `most`: films, of whole patients drawn with a seed. A film that
+    is no picture is skipped and named.
     """
-    films = _chosen(collection.films, split)
+    films = _of_patients(_chosen(collection.films, split), most)
+    gallery = {film.patient for film in _of_patients(films, GALLERY // len(VOCABULARY))}
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     closer = {int(number) for number in rng.permutation(len(films))[:CLOSER]}
     measured = _Measured()
     for number, film in enumerate(films):
         try:
-            _measure(film, pipeline, measured, rng if number in closer else None)
+            _measure(film, pipeline, measured, rng if number in closer else None, film.patient in gallery)
         except EncoderError as error:
             measured.skipped.append((film.id, f"{type(error).__name__}: {error}"))
         if report:
             report("films", number + 1, len(films), film.id)
     measured.probes += [probe for picture in others for probe in _foreign(picture, pipeline, measured, rng)]
-    return _evaluation(collection, pipeline, measured)
+    return _evaluation(collection, pipeline, measured, report)
 
 
 def _chosen(films: Sequence[Film], split: str | None) -> list[Film]:
@@ -82,7 +76,24 @@ def _chosen(films: Sequence[Film], split: str | None) -> list[Film]:
     return [film for film in films if name in (EVERY, film.split)]
 
 
-def _measure(film: Film, pipeline: Pipeline, measured: _Measured, rng: np.random.Generator | None) -> None:
+def _of_patients(films: Sequence[Film], most: int | None) -> list[Film]:
+    """All films of patients drawn in turn until there are `most`, in the order given; always of two patients."""
+    if most is None or len(films) <= most:
+        return list(films)
+    count = Counter(film.patient for film in films)
+    kept: set[str] = set()
+    left = most
+    for patient in np.random.default_rng(BOOTSTRAP_SEED).permutation(sorted(count)):
+        left -= count[str(patient)]
+        if left < 0 and len(kept) >= LEAST_PATIENTS:
+            break
+        kept.add(str(patient))
+    return [film for film in films if film.patient in kept]
+
+
+def _measure(
+    film: Film, pipeline: Pipeline, measured: _Measured, rng: np.random.Generator | None, in_gallery: bool
+) -> None:
     """Everything about one film; with `rng`, a closer look. EncoderError before anything of it is counted."""
     analysis = pipeline.analyse(film.image)
     overlaps = detection.overlaps(film, analysis, pipeline.card.mean_boxes)
@@ -95,9 +106,10 @@ def _measure(film: Film, pipeline: Pipeline, measured: _Measured, rng: np.random
         measured.closer += 1
     measured.overlaps += overlaps
     measured.presence += presence
-    measured.entries += entries_of(film, analysis)
+    if in_gallery:
+        measured.entries += entries_of(film, analysis)
     found = {region.anatomy: region.box for region in analysis.regions}
-    measured.seen.append(_Seen(film, found, float(np.mean([row.iou for row in overlaps])) if overlaps else 0.0))
+    measured.seen.append(Seen(film, found, float(np.mean([row.iou for row in overlaps])) if overlaps else 0.0))
 
 
 def entries_of(film: Film, analysis: Analysis) -> Iterator[Entry]:
@@ -124,7 +136,7 @@ def _foreign(picture: Picture, pipeline: Pipeline, measured: _Measured, rng: np.
         return []
 
 
-def _evaluation(collection: Collection, pipeline: Pipeline, measured: _Measured) -> Evaluation:
+def _evaluation(collection: Collection, pipeline: Pipeline, measured: _Measured, report: Report | None) -> Evaluation:
     neighbours = unlike.Neighbours(measured.entries)
     thresholds = pipeline.card.unlike_thresholds
     unusual, ratios = unlike.summary(measured.probes, neighbours, thresholds, BOOTSTRAP_SEED)
@@ -133,47 +145,27 @@ def _evaluation(collection: Collection, pipeline: Pipeline, measured: _Measured)
     summary: dict[str, object] = {
         "detector": {**detected, "moved": moved.summary(measured.views, measured.closer)},
         "retrieval": {
-            "anatomy": retrieval.summary(measured.entries, BOOTSTRAP_SEED),
+            "anatomy": retrieval.summary(measured.entries, BOOTSTRAP_SEED, report),
             "finding": finding.summary(measured.entries, BOOTSTRAP_SEED),
         },
         "unlike_archive": unusual,
         "films": len(films),
         "patients": len({film.patient for film in films}),
+        "sample": {
+            "regions": len(measured.entries),
+            "patients": len({entry.patient for entry in measured.entries}),
+        },
         "skipped": _skipped(collection, measured),
         "left_out": [str(line) for line in collection.left_out] + [f"{id_}: {why}" for id_, why in measured.skipped],
         "splits": sorted({film.split for film in films}),
         "sources": sorted({film.source for film in films}),
         "model": pipeline.card.model_id,
     }
-    vectors, anatomy = points(measured.entries)
-    return Evaluation("films", summary, Material(_overlays(measured.seen), ratios, vectors, anatomy))
+    vectors, anatomy = material.points(measured.entries)
+    return Evaluation("films", summary, Material(material.overlays(measured.seen), ratios, vectors, anatomy))
 
 
 def _skipped(collection: Collection, measured: _Measured) -> dict[str, int]:
     """By reason: what the reader left out or mended, and films that could not be measured."""
     unread = Counter(reason.partition(":")[0] for _, reason in measured.skipped)
     return dict(sorted({**collection.skipped, **unread}.items()))
-
-
-def points(entries: Sequence[Entry]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A sample of the anatomy vectors, drawn with a seed, for the projection map."""
-    known = [entry for entry in entries if ANATOMY in entry.vectors]
-    chosen = np.random.default_rng(BOOTSTRAP_SEED).permutation(len(known))[:POINTS]
-    if not len(chosen):
-        return np.zeros((0, 1), np.float32), np.zeros(0, np.int64)
-    vectors = np.stack([known[number].vectors[ANATOMY] for number in chosen])
-    return vectors, np.array([known[number].anatomy for number in chosen], np.int64)
-
-
-def _overlays(seen: Sequence[_Seen]) -> tuple[Overlay, ...]:
-    """The films whose boxes are the worst, and those in the middle."""
-    order = sorted(seen, key=lambda one: (one.iou, one.film.id))
-    middle = len(order) // 2
-    worst = order[: min(WORST, middle)]
-    median = order[max(middle - MEDIAN // 2, len(worst)) :][:MEDIAN]
-    return tuple(_overlay(one, "worst") for one in worst) + tuple(_overlay(one, "median") for one in median)
-
-
-def _overlay(one: _Seen, kind: str) -> Overlay:
-    shown = one.film.id if len(one.film.id) <= TITLE else f"...{one.film.id[-TITLE:]}"
-    return Overlay(f"{kind}, mean IoU {one.iou:.2f}\n{shown}", one.film.image, one.film.regions, one.found, one.iou)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from encoder.anatomy import VOCABULARY
 from encoder.evaluate.entries import ANATOMY, RANDOM, RAW_PIXELS, Entry, Questions
-from encoder.evaluate.evaluation import interval, rounded
+from encoder.evaluate.evaluation import Report, interval, rounded
 from encoder.metrics import (
     Ranked,
     Ranking,
@@ -81,7 +81,7 @@ class Answers:
         return float((self.voted == self._questions.label[: len(self.voted)]).mean())
 
 
-def answers(questions: Questions, vector: str, seed: int) -> Answers:
+def answers(questions: Questions, vector: str, seed: int, report: Report | None = None) -> Answers:
     """Every region asks with vectors of that name."""
     relevant = questions.relevant
     size = len(questions.found)
@@ -89,6 +89,8 @@ def answers(questions: Questions, vector: str, seed: int) -> Answers:
     chance, twins = np.zeros(size), np.zeros(size)
     first, voted = np.zeros(size, np.int64), np.zeros(size, np.int64)
     for rows, ranking in questions.rankings(questions.vectors(vector, seed)):
+        if report:
+            report(f"ranking, {vector.replace('_', ' ')}", rows.stop, size, "")
         chance[rows], twins[rows] = chances(ranking), _twins(ranking)
         first[rows], voted[rows] = ranking.label[:, 0], commonest_labels(ranking, FIRST)
         located = {f"location_recall@{k}": _located(questions, ranking, k) for k in DEPTHS}
@@ -113,7 +115,7 @@ def _twins(ranking: Ranking) -> NDArray[np.float64]:
     return np.asarray((ranking.label[:, :FIRST] == twin[:, None]).mean(axis=1))
 
 
-def summary(entries: Sequence[Entry], seed: int, projection: str = ANATOMY) -> dict[str, object]:
+def summary(entries: Sequence[Entry], seed: int, report: Report | None = None) -> dict[str, object]:
     """The `retrieval.anatomy` object; `note` instead of numbers where there is nothing to retrieve."""
     questions = Questions(entries)
     counts = {
@@ -126,14 +128,14 @@ def summary(entries: Sequence[Entry], seed: int, projection: str = ANATOMY) -> d
         return {**counts, "note": TOO_FEW}
     if not questions.relevant.any():
         return {**counts, "note": NO_POSITIVES}
-    learned = answers(questions, projection, seed)
+    learned = answers(questions, ANATOMY, seed, report)
     numbers = {name: rounded(learned.mean(name)) for name in NAMES}
     intervals = {"ci95" if name == "map" else f"{name}_ci95": learned.interval(name, seed) for name in NAMES}
     return {
         **numbers,
         **_worst(learned, questions),
         "knn_accuracy": rounded(learned.knn_accuracy),
-        **_trivial(questions, seed),
+        **_trivial(questions, seed, report),
         **counts,
         "chance_p@5": rounded(macro(by_label(learned.chance, questions.label[: len(learned.chance)]))),
         **intervals,
@@ -149,12 +151,12 @@ def _worst(learned: Answers, questions: Questions) -> dict[str, object]:
     return {"worst_region": VOCABULARY.names[worst], "worst_p@5": rounded(five[worst])}
 
 
-def _trivial(questions: Questions, seed: int) -> dict[str, object]:
+def _trivial(questions: Questions, seed: int, report: Report | None) -> dict[str, object]:
     """The same numbers of raw pixels, where there are pixels, and of random vectors."""
     rows: dict[str, object] = {}
     for name in (RAW_PIXELS, RANDOM):
         if name == RANDOM or all(name in entry.vectors for entry in questions.found):
-            given = answers(questions, name, seed)
+            given = answers(questions, name, seed, report)
             rows |= {f"{name}_{measure}": rounded(given.mean(measure)) for measure in NAMES}
             rows[f"{name}_knn_accuracy"] = rounded(given.knn_accuracy)
     return rows

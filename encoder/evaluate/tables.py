@@ -42,6 +42,9 @@ def spread(pair: Sequence[float] | None) -> str:
 
 def _facts(summary: Summary) -> Iterator[Table]:
     rows = [(name, _joined(summary[name])) for name in FACTS if name in summary]
+    sample = summary.get("sample")
+    if sample is not None:
+        rows.append(("asked and answered for retrieval", f"{sample['regions']} regions, {sample['patients']} patients"))
     yield Table("measured", ("what", "value"), tuple(rows), str(summary.get("labels", "")))
 
 

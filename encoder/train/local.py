@@ -24,8 +24,8 @@ from encoder.train.films import prepare
 from encoder.train.loop import Recipe, Report, TrainOptions, train
 from encoder.train.pasted import paste, thing
 
-RECIPE = Recipe(epochs=12, batch=8, rate=2e-3, patience=12)
-THINGS = 12  # kinds of thing in a step, each in two films
+RECIPE = Recipe(epochs=30, batch=8, rate=2e-3, patience=30)
+THINGS = 28  # in a step, each in two films
 TEMPERATURE = 0.07
 MARGIN = 0.12  # of the film's sides: things are pasted inside it
 HELD_SEED = 40_000

@@ -63,6 +63,25 @@ def region_contrastive(vectors: Tensor, anatomy: Tensor, temperature: float) -> 
     return -mean[count > 0].mean() if bool((count > 0).any()) else vectors.sum() * 0.0
 
 
+def finding_contrastive(vectors: Tensor, anatomy: Tensor, shown: Tensor, temperature: float) -> Tensor:
+    """(N, D), (N,) and (N, F) of 0 or 1: within an anatomy, as near as the findings that two regions share.
+
+    The target of a pair is the Jaccard index of their findings, 1 where neither shows any; soft targets of a softmax
+    over the other regions of the anatomy.
+    """
+    own = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    rivals = (anatomy[:, None] == anatomy[None, :]) & ~own
+    common = shown @ shown.T
+    union = shown.sum(-1)[:, None] + shown.sum(-1)[None, :] - common
+    alike = torch.where(union > 0, common / union.clamp_min(1.0), torch.ones_like(union)) * rivals
+    asked = (alike > 0).any(-1) & (rivals & (alike < 1)).any(-1)  # something to be near to, and something not
+    if not bool(asked.any()):
+        return vectors.sum() * 0.0
+    similarity = (vectors @ vectors.T / temperature)[asked]
+    likelihood = F.log_softmax(similarity.masked_fill(~rivals[asked], -1e9), dim=-1)
+    return -((likelihood * alike[asked]).sum(-1) / alike[asked].sum(-1)).mean()
+
+
 def same_region(vectors: Tensor, anatomy: Tensor, film: Tensor, temperature: float) -> Tensor:
     """(N, D), (N,) and (N,): among one anatomy, two views of the same film are nearer than two films.
 

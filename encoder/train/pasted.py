@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 Pixels = NDArray[np.float32]  # (h, w), 0..1
 SMALLEST, LARGEST = 0.03, 0.10  # side of a thing, share of the film's longer side
-FAINT, CLEAR = 0.15, 0.6  # contrast of a thing, share of the film's range
+FAINT, CLEAR = 0.2, 0.6  # contrast of a thing, share of the film's range
 EDGE = 0.25  # of a thing's side: how softly it ends
 
 

@@ -139,3 +139,12 @@ def test_tables_hold_what_was_measured_and_no_more(measured: Evaluation) -> None
     assert tables({}) == []
     alone = tables({"retrieval": {"anatomy": {"gallery": 1, "queries": 0, "note": "nothing"}}})
     assert [(table.title, table.rows) for table in alone] == [("retrieval, anatomy", ())]
+
+
+def test_a_sample_is_of_whole_patients(data: Path) -> None:
+    collection = read(data)
+    some = films._of_patients(collection.films, 3)
+    assert len(some) == 3
+    assert some == films._of_patients(collection.films, 3)
+    assert films._of_patients(collection.films, None) == list(collection.films)
+    assert len(films._of_patients(collection.films, 1)) == films.LEAST_PATIENTS

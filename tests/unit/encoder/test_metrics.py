@@ -115,6 +115,14 @@ def test_interval_holds_the_mean_and_is_the_same_twice() -> None:
     assert (low, high) == bootstrap_interval(values, labels, patients, 1)
 
 
+def test_an_interval_never_draws_patients_without_a_value() -> None:
+    values = np.array([0.5, np.nan, np.nan, np.nan])
+    low, high = bootstrap_interval(values, np.zeros(4, np.int64), np.arange(4), 1)
+    assert (low, high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_interval(values[1:], np.zeros(3, np.int64), np.arange(3), 1)
+
+
 def test_unlike_distance_ignores_own_patient_and_other_anatomy() -> None:
     distance = unlike_distances(small_gallery(), 2)
     assert distance[0] == pytest.approx(1 - (np.cos(0.1) + np.cos(0.2)) / 2, abs=1e-6)
