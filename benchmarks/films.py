@@ -6,7 +6,7 @@ from tempfile import mkdtemp
 
 from dicomnode.demo import films
 
-COUNT = 24
+COUNT = 6
 
 
 @cache

@@ -22,6 +22,7 @@ from encoder.evaluate.detection import GOOD, Overlap
 from encoder.evaluate.entries import ANATOMY, Entry, leading
 from encoder.evaluate.evaluation import BOOTSTRAP_SEED, Evaluation, Material, rounded
 from encoder.evaluate.material import points
+from encoder.unlike import NEIGHBOURS
 from storage.records import Generation, RegionVector, SearchRequest
 from storage.store import Store
 
@@ -151,9 +152,9 @@ def _asked(store: Store, live: Generation, projection: str, row: RegionVector, e
         wanted = {hit.region_id for hit in exact.hits[:k]}
         found = {hit.region_id for hit in quick.hits[:k]}
         recall[k] = len(wanted & found) / len(wanted) if wanted else float("nan")
-    limit, nearest = live.model.thresholds.get(str(anatomy)), quick.hits[: unlike.NEIGHBOURS]
+    limit, nearest = live.model.thresholds.get(str(anatomy)), quick.hits[:NEIGHBOURS]
     ratio = float("nan")
-    if limit is not None and len(nearest) == unlike.NEIGHBOURS:
+    if limit is not None and len(nearest) == NEIGHBOURS:
         ratio = (1.0 - sum(hit.score for hit in nearest) / len(nearest)) / max(float(limit), 1e-9)
     return _Asked(str(row.patient_row_id), recall, quick.plans.get(anatomy, "exact"), ratio)
 

@@ -3,14 +3,17 @@
 import logging
 from pathlib import Path
 
+from dicomnode.config import ModelSettings
 from dicomnode.errors import ConfigError
 from encoder import checkpoint
 from encoder.anatomy import VOCABULARY
+from encoder.choice import chosen
 from encoder.errors import CheckpointError
 from encoder.pipeline import SHIPPED, ModelCard
 from storage.records import Generation, Model
 from storage.store import Store
 
+SLACK = "slack"  # beside the thresholds, one for each anatomy
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +41,14 @@ def prove(folder: Path) -> ModelCard:
     return plugin.check(folder)
 
 
+def check_runtime(settings: ModelSettings) -> None:
+    """ConfigError when what is to run the models cannot be had here: every worker would die of it."""
+    try:
+        chosen(settings.runtime, settings.device)
+    except CheckpointError as error:
+        raise ConfigError(f"models.runtime: {error}") from error
+
+
 def _check(store: Store, live: Generation) -> None:
     """ConfigError when the live generation's model set is not whole: nothing could be indexed or asked."""
     try:
@@ -60,7 +71,7 @@ def describe(folder: Path) -> Model:
         dim=card.dim,
         projections=card.projections,
         regions=VOCABULARY.names,
-        thresholds={str(anatomy): limit for anatomy, limit in card.unlike_thresholds.items()},
+        thresholds={SLACK: card.unlike_slack, **{str(k): limit for k, limit in card.unlike_thresholds.items()}},
     )
 
 

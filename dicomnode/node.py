@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from dicomnode import log, models
+from dicomnode import calibration, log, models
 from dicomnode.config import Config
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.receiver import Receiver
@@ -24,6 +24,7 @@ from storage.store import Store
 logger = logging.getLogger(__name__)
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
+CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgrown its thresholds
 
 
 class Lock:
@@ -79,9 +80,10 @@ class Node:
         return self._receiver.port
 
     def start(self) -> None:
-        """Open, recover, start. ConfigError when the port cannot be had."""
-        self._lock.__enter__()
+        """Open, recover, start. ConfigError when the port or the models' runtime cannot be had."""
         config = self._config
+        models.check_runtime(config.models)
+        self._lock.__enter__()
         self._store = open_store(config)
         removed = self._store.sweep(age_s=0.0)  # the lock says that nothing is arriving
         if removed:
@@ -143,6 +145,8 @@ class Node:
         while not self._stopping.wait(REFRESH_S):
             self._take_up()
             rounds += 1
+            if rounds % CALIBRATE_EVERY == 0:
+                self._calibrate()
             if rounds % SNAPSHOT_EVERY == 0:
                 self._snapshot()
 
@@ -157,6 +161,14 @@ class Node:
             self._store.vectors.improve()
         except Exception as error:  # noqa: BLE001 - upkeep goes on: queries bring the index up themselves
             logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
+
+    def _calibrate(self) -> None:
+        try:
+            live = self._store.generations.live()
+            if live is not None and calibration.due(self._store, live):
+                calibration.calibrate(self._store, live)
+        except Exception as error:  # noqa: BLE001 - the thresholds it has go on
+            logger.warning("what is unlike the archive could not be measured: %s", log.frames(error))
 
     def _snapshot(self) -> None:
         try:

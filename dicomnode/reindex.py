@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dicomnode import models
+from dicomnode import calibration, models
 from dicomnode.config import Config
 from dicomnode.errors import DecodeError, DicomNodeError, NotIndexable
 from dicomnode.node import Lock
@@ -82,6 +82,11 @@ def add_features(store: Store, config: Config, report: Report) -> dict[str, Any]
         return {"generation": live.id, "added": added, "failed": failed}
 
 
+def measure_thresholds(store: Store) -> dict[str, Any]:
+    """Measure again from which distance an ROI is unlike the archive, in the live generation."""
+    return calibration.calibrate(store, _live(store))
+
+
 def missing_features(store: Store) -> dict[str, Any]:
     """What `add_features` would do, changing nothing."""
     live = _live(store)
@@ -113,9 +118,11 @@ def _features(store: Store, config: Config, pipeline: Pipeline, film: Unmapped) 
 def run(store: Store, config: Config, model: Path | None, report: Report) -> dict[str, Any]:
     """Build, check, swap, and drop what is older than the one kept for rollback.
 
-    Raises CheckpointError when the model is no good, DicomNodeError when another reindexing runs or the new generation
-    is no good (it is then abandoned), GenerationError when one of another model is under way.
+    Raises CheckpointError when the model is no good, ConfigError when its runtime cannot be had, DicomNodeError when
+    another reindexing runs or the new generation is no good (it is then abandoned), GenerationError when one of another
+    model is under way.
     """
+    models.check_runtime(config.models)
     with Lock(config.root / "reindex.lock", "a reindexing"):
         before = _live(store)
         folder = model or store.root / before.model.path
@@ -176,6 +183,7 @@ def _build(store: Store, config: Config, generation: Generation, report: Report)
             report("re-encoding", ended, max(counts.instances, 1), f"{counts.failed} failed" if counts.failed else "")
             if not counts.queued:
                 _check(store, generation)
+                calibration.calibrate(store, generation)
                 with suppress(GenerationIncomplete):  # something arrived meanwhile: it is encoded first
                     return store.generations.make_live(generation.id)
             time.sleep(POLL_S)

@@ -48,6 +48,7 @@ class Manifest:
     projections: dict[str, bool] = field(default_factory=dict)  # encoder: projection -> trained
     mean_boxes: dict[str, list[float]] = field(default_factory=dict)  # detector: region -> shares of the image's sides
     unlike_thresholds: dict[str, float] = field(default_factory=dict)  # encoder: region name -> cosine distance
+    unlike_slack: float = 1.0  # encoder: how much farther a drawn box may lie than the detector's boxes do
     local: bool = False  # encoder: its local head is trained
     objective: str = ""  # encoder: what its vectors were trained for, a name of `train.encoder.OBJECTIVES`
     format: int = FORMAT
@@ -80,6 +81,7 @@ class ModelCard:
     projections: tuple[str, ...]  # the trained ones: what may be stored and compared
     regions: tuple[str, ...]  # vocabulary names, in slot order
     unlike_thresholds: Mapping[int, float]  # anatomy index -> mean cosine distance to the 5 nearest that is unusual
+    unlike_slack: float  # how many times that distance a drawn box may lie away
     mean_boxes: Mapping[int, tuple[float, ...]]  # anatomy index -> mean box of the training films, shares of the sides
     metrics: Mapping[str, Mapping[str, float]]  # part -> name -> value
 
@@ -169,6 +171,7 @@ def describe(folder: Path) -> ModelCard:
         projections=tuple(name for name, trained in encoder.projections.items() if trained),
         regions=encoder.regions,
         unlike_thresholds={VOCABULARY.named(name).index: v for name, v in encoder.unlike_thresholds.items()},
+        unlike_slack=encoder.unlike_slack,
         mean_boxes={VOCABULARY.named(name).index: tuple(box) for name, box in detector.mean_boxes.items()},
         metrics={"detector": detector.metrics, "encoder": encoder.metrics},
     )

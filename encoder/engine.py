@@ -1,37 +1,29 @@
 """A trained network goes in, the same network as OpenVINO runs it on a CPU comes out: fp32, the same answers, sooner.
 
 torch stays the reference, the trainer and the way on a GPU; this is taken where it is installed and the device is the
-CPU (decision 8). The network is traced and handed over in memory: no file is written and nothing is sent anywhere
-(`openvino.convert_model`, which would report its use, is not called). One request at a time: a caller has its own.
+CPU (decision 8). The network is traced and handed over in memory: no file is written and nothing is sent anywhere.
+One request at a time: a caller has its own.
 """
 
-import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from encoder.detector import Detector, Slots
-from encoder.errors import CheckpointError
 from encoder.preprocess import CHANNELS
 from encoder.roi_encoder import PROJECTIONS, Encoded, RoiEncoder
 
-Runtime = Literal["auto", "torch", "openvino"]
-RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 BOXES = ((0.1, 0.1, 0.4, 0.5), (0.3, 0.2, 0.9, 0.8))  # what the tracer sees; any number can be asked later
-
-
-def chosen(runtime: str, device: str) -> Literal["torch", "openvino"]:
-    """What `runtime` means on this machine. CheckpointError when it cannot be had."""
-    if runtime not in RUNTIMES:
-        raise CheckpointError(f"no runtime {runtime!r}; there are {', '.join(RUNTIMES)}")
-    installed = importlib.util.find_spec("openvino") is not None
-    if runtime == "openvino" and not (installed and device == "cpu"):
-        raise CheckpointError("the runtime openvino is not installed" if not installed else "openvino runs on cpu only")
-    return "openvino" if runtime != "torch" and installed and device == "cpu" else "torch"
+SETTINGS = {
+    "INFERENCE_PRECISION_HINT": "f32",  # where the processor has bf16 it would take that: another ranking
+    "PERFORMANCE_HINT": "LATENCY",
+    "ENABLE_CPU_PINNING": "NO",  # pinned, two worker processes could share one core
+}
 
 
 def detector(model: Detector, threads: int | None) -> Callable[[Tensor], Slots]:
@@ -76,6 +68,9 @@ class _Flat(nn.Module):
 
 def _compiled(model: nn.Module, example: tuple[Tensor, ...], threads: int | None) -> Callable[..., tuple[Tensor, ...]]:
     """The network, its inputs fixed in shape but for the number of boxes."""
+    # Its mere import would start a process that reports the use to its maker over the network. Without this package,
+    # which nothing else needs, it does not.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -93,9 +88,7 @@ def _compiled(model: nn.Module, example: tuple[Tensor, ...], threads: int | None
     if len(example) > 1:
         shapes[1] = [1, -1, 4]
     network.reshape(shapes)
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    settings = SETTINGS | ({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})
     request = openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
     outputs = len(network.outputs)
 

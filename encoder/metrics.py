@@ -147,18 +147,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def unlike_distances(gallery: Gallery, k: int) -> NDArray[np.float64]:
-    """(N,) mean cosine distance of each item to its k nearest of the same label and another patient; NaN without k."""
-    scores = (gallery.vectors @ gallery.vectors.T).astype(np.float64)
-    comparable = (gallery.label[:, None] == gallery.label[None, :]) & (
-        gallery.patient[:, None] != gallery.patient[None, :]
-    )
-    scores[~comparable] = -np.inf
-    nearest = -np.sort(-scores, axis=1)[:, :k]
-    distance = 1.0 - nearest.mean(axis=1)
-    return np.where(comparable.sum(axis=1) >= k, distance, np.nan)
-
-
 def auroc(usual: NDArray[np.float64], unusual: NDArray[np.float64]) -> float:
     """How often an unusual value is over a usual one; ties count half. ValueError when either has no values."""
     if not len(usual) or not len(unusual):

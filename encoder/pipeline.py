@@ -51,9 +51,10 @@ class Embedding:
 
 
 class Pipeline:
-    """A model set, loaded. Two films never meet in a batch: what is encoded before changes nothing.
+    """A model set, loaded. On a CPU two films never meet in a batch: what is encoded before changes nothing.
 
-    Memory bound: one film at a time, about 80 MB beside the models whatever the film's size, and the film itself.
+    Memory bound: one film at a time, about 80 MB beside the models whatever the film's size, and the film itself. On a
+    GPU, that many films at a time as `analyse_many` is given.
     """
 
     def __init__(self, card: ModelCard, detector: "DetectorRuntime", encoder: "Encoder") -> None:
@@ -83,15 +84,31 @@ class Pipeline:
 
         `spacing_mm`: between rows, between columns; None for square pixels. ImageError when it is no picture.
         """
+        return self.analyse_many([image], [spacing_mm])[0]
+
+    def analyse_many(
+        self,
+        images: Sequence[NDArray[np.generic]],
+        spacings_mm: Sequence[tuple[float, float] | None] | None = None,
+    ) -> list[Analysis]:
+        """`analyse` for each image: in one batch on a GPU, one after the other on a CPU, where they never meet.
+
+        ImageError when one is no picture: then none is analysed.
+        """
         import torch
 
         from encoder.runtime import picture
 
+        spacings = spacings_mm or [None] * len(images)
         with torch.inference_mode():
-            film = picture(image, spacing_mm, self._size)
-            found = self._detector.find(film, spacing_mm)
-            vectors, _, local = self._encoder.encode(film, [each.box for each in found], spacing_mm)
-        return Analysis(tuple(Region(*row) for row in found), vectors, local)
+            films = [picture(image, each, self._size) for image, each in zip(images, spacings, strict=True)]
+            found = self._detector.find_many(films, spacings)
+            boxes = [[each.box for each in regions] for regions in found]
+            encoded = self._encoder.encode_many(films, boxes, spacings)
+        return [
+            Analysis(tuple(Region(*row) for row in regions), vectors, local)
+            for regions, (vectors, _, local) in zip(found, encoded, strict=True)
+        ]
 
     def embed(
         self, image: NDArray[np.generic], boxes: Sequence[Box], spacing_mm: tuple[float, float] | None = None

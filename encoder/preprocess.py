@@ -94,15 +94,15 @@ def checked(image: NDArray[np.generic]) -> NDArray[np.float32]:
     """(H, W) float32 of any number type. ImageError when it is no picture."""
     if image.ndim != 2 or min(image.shape) < SMALLEST:
         raise ImageError(f"expected a picture of (rows, columns), each at least {SMALLEST}, got shape {image.shape}")
-    pixels = np.ascontiguousarray(image, dtype=np.float32)
+    pixels = np.array(image, dtype=np.float32, order="C")  # a copy, to be changed in place: a film is 20 MB and more
     low, high = float(pixels.min()), float(pixels.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("the picture holds values that are not finite")
     if low == high:
         raise ImageError("the picture has one value everywhere")
-    scaled = pixels - low
-    scaled /= high - low  # in place: a film's memory is dearer than the sum done on it
-    return scaled
+    pixels -= low
+    pixels /= high - low
+    return pixels
 
 
 def frame(image: NDArray[np.generic], spacing_mm: tuple[float, float] | None, size: int) -> tuple[Tensor, Placement]:
@@ -135,7 +135,7 @@ def stretched(pixels: Tensor) -> Tensor:
     flat = pixels.flatten()
     ordered = np.sort(flat[:: max(1, len(flat) // SAMPLED)].numpy())  # torch sorts the same numbers 20 times slower
     last = len(ordered) - 1
-    low, high = torch.from_numpy(ordered[[round(share * last) for share in STRETCH]])
+    low, high = (torch.tensor(ordered[round(share * last)]) for share in STRETCH)
     if high <= low:  # nearly all of the picture is one value
         low, high = pixels.min(), pixels.max()
     return ((pixels - low) / (high - low).clamp_min(1e-12)).clamp_(0.0, 1.0)
@@ -146,7 +146,7 @@ def _rank(stretched: Tensor) -> Tensor:
     level = (stretched * (LEVELS - 1)).round_().int()
     counts = torch.bincount(level.flatten(), minlength=LEVELS).to(stretched.dtype)
     middle = counts.cumsum(0) - counts / 2
-    return (middle * (2.0 / level.numel()) - 1.0)[level]
+    return (middle * (2.0 / level.numel()) - 1.0).index_select(0, level.flatten()).view_as(stretched)
 
 
 def _mean(pixels: Tensor, half: int) -> Tensor:
@@ -174,5 +174,5 @@ def _mean_along(pixels: Tensor, half: int, side: int) -> Tensor:
 def _local(pixels: Tensor, size: int) -> Tensor:
     half = max(1, min(size // (2 * NEIGHBOURHOOD), min(pixels.shape) // 2 - 1))
     mean = _mean(pixels, half)
-    deviation = (_mean(pixels * pixels, half) - mean * mean).clamp_min(0.0).sqrt()
-    return ((pixels - mean) / (deviation + LOCAL_FLOOR)).clamp(-LOCAL_LIMIT, LOCAL_LIMIT) / LOCAL_LIMIT
+    deviation = (_mean(pixels * pixels, half) - mean * mean).clamp_min_(0.0).sqrt_()
+    return ((pixels - mean) / deviation.add_(LOCAL_FLOOR)).clamp_(-LOCAL_LIMIT, LOCAL_LIMIT) / LOCAL_LIMIT

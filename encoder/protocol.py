@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from encoder.errors import CheckpointError
-from encoder.local import LocalMap
-from encoder.runtime import Picture, picture
+from encoder.runtime import Encoding, Picture, Spacing, picture
 
 UNIT = 1e-3  # how far from 1 a norm may be
 ALONE = 0.9999  # least cosine between a box encoded alone and among others: kernels round batches differently
@@ -49,14 +48,18 @@ class Encoder(Protocol):
         """The names under which vectors are stored and compared."""
         ...
 
-    def encode(
-        self, film: Picture, boxes: Sequence[Box], spacing_mm: tuple[float, float] | None
-    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], LocalMap | None]:
+    def encode(self, film: Picture, boxes: Sequence[Box], spacing_mm: Spacing) -> Encoding:
         """Vectors (N, dim) of each projection, unit norm; anatomy probabilities (N, regions); the film's local map.
 
         Boxes: pixels of the stored image, inside it. Probabilities are all equal, and the map is None, where the
         encoder knows of none.
         """
+        ...
+
+    def encode_many(
+        self, films: Sequence[Picture], boxes: Sequence[Sequence[Box]], spacings_mm: Sequence[Spacing]
+    ) -> list[Encoding]:
+        """`encode` for each film and its boxes."""
         ...
 
 

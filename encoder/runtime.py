@@ -1,5 +1,9 @@
-"""A model folder goes in, models that run on one film at a time come out: the torch below `encoder.pipeline`."""
+"""A model folder goes in, models that run on films come out: the torch below `encoder.pipeline`.
 
+On a CPU two films never meet in a batch; on a GPU those that are given together are one.
+"""
+
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,7 @@ from torch import Tensor
 from encoder import engine
 from encoder.boxes import Box
 from encoder.checkpoint import Manifest, read_manifest, read_weights
+from encoder.choice import chosen
 from encoder.detector import Detector, DetectorShape, Slots
 from encoder.errors import CheckpointError, ImageError
 from encoder.local import SCALE, LocalMap
@@ -20,6 +25,9 @@ from encoder.preprocess import SETTINGS, Placement, checked, framed, placement, 
 from encoder.roi_encoder import Encoded, EncoderShape, RoiEncoder
 from encoder.trunk import TrunkShape
 
+Spacing = tuple[float, float] | None  # mm between rows, between columns; None for square pixels
+Encoding = tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], LocalMap | None]
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)  # what stands where a film of a batch has fewer boxes than another
 HUNDREDTHS = 2  # decimals of a found box, in stored pixels: finer is noise, and a stored box must be the encoded one
 
 
@@ -31,14 +39,13 @@ class Picture:
     image_height: int
     image_width: int
 
-    def frame(self, spacing_mm: tuple[float, float] | None, size: int) -> tuple[Tensor, Placement]:
-        """(1, 2, size, size) and where the image lies in it."""
+    def frame(self, spacing_mm: Spacing, size: int) -> tuple[Tensor, Placement]:
+        """(2, size, size) and where the image lies in it."""
         placed = placement(self.image_height, self.image_width, spacing_mm, size)
-        pixels = resized(self.pixels, placed.height, placed.width)
-        return framed(pixels, placed)[None].contiguous(memory_format=torch.channels_last), placed
+        return framed(resized(self.pixels, placed.height, placed.width), placed), placed
 
 
-def picture(image: NDArray[np.generic], spacing_mm: tuple[float, float] | None, size: int) -> Picture:
+def picture(image: NDArray[np.generic], spacing_mm: Spacing, size: int) -> Picture:
     """Shrunk to the largest frame that any model takes. ImageError when it is no picture."""
     pixels = torch.from_numpy(checked(image))
     height, width = pixels.shape
@@ -71,22 +78,37 @@ class DetectorRuntime:
             raise CheckpointError("detector.json: no presence threshold")
         model = Detector(_shape(DetectorShape, manifest.architecture, "detector.json"))
         model = _filled(model, folder, manifest, device)
-        other = engine.chosen(runtime, device) == "openvino"
+        other = chosen(runtime, device) == "openvino"
         return cls(model, manifest, device, engine.detector(model, threads) if other else model)
 
     @property
     def size(self) -> int:
         return self.model.shape.size
 
-    def find(self, film: Picture, spacing_mm: tuple[float, float] | None) -> list[Found]:
+    def find(self, film: Picture, spacing_mm: Spacing) -> list[Found]:
         """Each region that is there, in slot order."""
-        frame, placed = film.frame(spacing_mm, self.size)
-        slots = self.run(frame.to(self.device))
-        presence, certainty = (row[0].sigmoid().cpu().tolist() for row in slots[1:])
-        boxes = [_rounded(placed.to_image(Box(*row))) for row in slots.boxes[0].cpu().tolist()]
+        return self._batch([film], [spacing_mm])[0]
+
+    def find_many(self, films: Sequence[Picture], spacings_mm: Sequence[Spacing]) -> list[list[Found]]:
+        """`find` for each film."""
+        if self.device == "cpu" or not films:
+            return [self.find(*each) for each in zip(films, spacings_mm, strict=True)]
+        return self._batch(films, spacings_mm)
+
+    def _batch(self, films: Sequence[Picture], spacings_mm: Sequence[Spacing]) -> list[list[Found]]:
+        frames, placed = _stacked(films, spacings_mm, self.size)
+        slots = self.run(frames.to(self.device))
+        rows = zip(
+            *(each.cpu() for each in (slots.boxes, slots.presence.sigmoid(), slots.certainty.sigmoid())), strict=True
+        )
+        return [self._found(where, *row) for where, row in zip(placed, rows, strict=True)]
+
+    def _found(self, placed: Placement, boxes: Tensor, presence: Tensor, certainty: Tensor) -> list[Found]:
+        """(K, 4), (K) and (K) of one film -> its regions."""
+        where = [_rounded(placed.to_image(Box(*row))) for row in boxes.tolist()]
         least = self.manifest.presence or 0.0
-        found = [Found(*row) for row in zip(range(len(boxes)), boxes, presence, certainty, strict=True)]
-        return [each for each in found if each.presence >= least and each.box.area > 0]
+        slots = zip(range(len(where)), where, presence.tolist(), certainty.tolist(), strict=True)
+        return [each for each in (Found(*row) for row in slots) if each.presence >= least and each.box.area > 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +125,7 @@ class EncoderRuntime:
         manifest = _manifest(folder, "encoder")
         model = RoiEncoder(_shape(EncoderShape, manifest.architecture, "encoder.json"))
         model = _filled(model, folder, manifest, device)
-        other = engine.chosen(runtime, device) == "openvino"
+        other = chosen(runtime, device) == "openvino"
         return cls(model, manifest, device, engine.encoder(model, threads) if other else model)
 
     @property
@@ -122,19 +144,50 @@ class EncoderRuntime:
     def projections(self) -> tuple[str, ...]:
         return tuple(name for name, trained in self.manifest.projections.items() if trained)
 
-    def encode(
-        self, film: Picture, boxes: Sequence[Box], spacing_mm: tuple[float, float] | None
-    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], LocalMap | None]:
+    def encode(self, film: Picture, boxes: Sequence[Box], spacing_mm: Spacing) -> Encoding:
         """Vectors (N, dim) of each trained projection, anatomy probabilities (N, classes), and the film's local map."""
-        if not boxes:
-            empty = {name: np.zeros((0, self.model.shape.dim), np.float32) for name in self.projections}
-            return empty, np.zeros((0, self.model.shape.classes), np.float32), None
-        frame, placed = film.frame(spacing_mm, self.size)
-        where = torch.tensor([[placed.to_frame(box) for box in boxes]], dtype=torch.float32)
-        encoded = self.run(frame.to(self.device), where.to(self.device))
-        vectors = {name: encoded.vectors[name][0].float().cpu().numpy() for name in self.projections}
-        local = LocalMap(in_whole_numbers(encoded.local)[0], placed.area) if self.manifest.local else None
-        return vectors, encoded.anatomy[0].float().softmax(-1).cpu().numpy(), local
+        return self._batch([film], [boxes], [spacing_mm])[0]
+
+    def encode_many(
+        self, films: Sequence[Picture], boxes: Sequence[Sequence[Box]], spacings_mm: Sequence[Spacing]
+    ) -> list[Encoding]:
+        """`encode` for each film and its boxes."""
+        if self.device == "cpu" or not films:
+            return [self.encode(*each) for each in zip(films, boxes, spacings_mm, strict=True)]
+        return self._batch(films, boxes, spacings_mm)
+
+    def _batch(
+        self, films: Sequence[Picture], boxes: Sequence[Sequence[Box]], spacings_mm: Sequence[Spacing]
+    ) -> list[Encoding]:
+        most = max(len(each) for each in boxes)
+        if not most:
+            return [self._nothing() for _ in films]
+        frames, placed = _stacked(films, spacings_mm, self.size)
+        shares = [[where.to_frame(box) for box in each] for where, each in zip(placed, boxes, strict=True)]
+        padded = torch.tensor([each + [WHOLE] * (most - len(each)) for each in shares], dtype=torch.float32)
+        encoded = self.run(frames.to(self.device), padded.to(self.device))
+        vectors = {name: encoded.vectors[name].float().cpu().numpy() for name in self.projections}
+        anatomy = encoded.anatomy.float().softmax(-1).cpu().numpy()
+        maps = in_whole_numbers(encoded.local) if self.manifest.local else None
+        encodings: list[Encoding] = []
+        for number, (where, each) in enumerate(zip(placed, boxes, strict=True)):
+            own = {name: rows[number, : len(each)] for name, rows in vectors.items()}
+            local = LocalMap(maps[number], where.area) if maps is not None else None
+            encodings.append((own, anatomy[number, : len(each)], local) if each else self._nothing())
+        return encodings
+
+    def _nothing(self) -> Encoding:
+        """Of a film without boxes."""
+        empty = {name: np.zeros((0, self.model.shape.dim), np.float32) for name in self.projections}
+        return empty, np.zeros((0, self.model.shape.classes), np.float32), None
+
+
+def _stacked(
+    films: Sequence[Picture], spacings_mm: Sequence[Spacing], size: int
+) -> tuple[Tensor, tuple[Placement, ...]]:
+    """(B, 2, size, size) and where each image lies in its frame."""
+    frames, placed = zip(*(film.frame(each, size) for film, each in zip(films, spacings_mm, strict=True)), strict=True)
+    return torch.stack(frames), placed
 
 
 def in_whole_numbers(maps: Tensor) -> NDArray[np.int8]:
@@ -154,7 +207,9 @@ def inside(boxes: Sequence[Box], height: int, width: int) -> list[Box]:
 
 def steady(threads: int | None) -> None:
     """The same film gives the same bytes: deterministic kernels only, and a fixed number of threads if given."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are refused
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a search for faulty kernels: a tenth of a film's time
     if threads:
         torch.set_num_threads(threads)
 

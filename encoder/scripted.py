@@ -32,7 +32,7 @@ from encoder.checkpoint import Manifest, read_bytes, read_manifest
 from encoder.errors import CheckpointError
 from encoder.preprocess import STRETCH, placement, resized, stretched
 from encoder.protocol import unit
-from encoder.runtime import Picture
+from encoder.runtime import Encoding, Picture, Spacing
 
 Input = Literal["frame", "crops"]
 INPUTS: tuple[Input, ...] = get_args(Input)
@@ -134,6 +134,12 @@ class ScriptedEncoder:
             vectors = unit(self._answer(frame, places), len(boxes), self.dim)
         unknown = np.full((len(boxes), len(VOCABULARY)), 1.0 / len(VOCABULARY), np.float32)
         return dict.fromkeys(self.projections, vectors), unknown, None
+
+    def encode_many(
+        self, films: Sequence[Picture], boxes: Sequence[Sequence[Box]], spacings_mm: Sequence[Spacing]
+    ) -> list[Encoding]:
+        """Film by film: whether the program takes several at once is not known."""
+        return [self.encode(*each) for each in zip(films, boxes, spacings_mm, strict=True)]
 
     def _frame(
         self, film: Picture, boxes: Sequence[Box], spacing_mm: tuple[float, float] | None

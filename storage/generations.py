@@ -3,7 +3,7 @@
 building -> live -> retired, or building -> abandoned. At most one is live and one building: the database says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Insert, delete, func, insert, literal, or_, select, update
@@ -131,6 +131,11 @@ class Generations:
             return _select(connection, GENERATION.c.id == generation_id)[0]
 
         return self._database.write(work)
+
+    def set_thresholds(self, generation_id: int, thresholds: Mapping[str, Any]) -> None:
+        """Keep other thresholds with the generation; a JSON object, opaque here."""
+        change = update(GENERATION).where(GENERATION.c.id == generation_id).values(thresholds=dict(thresholds))
+        self._database.write(lambda connection: connection.execute(change))
 
     def abandon(self, generation_id: int) -> None:
         """Give up a building generation. GenerationError when it is not building."""

@@ -29,8 +29,9 @@ def add(commands: options.Commands) -> None:
     reindex.add_argument("--model", type=Path, metavar="DIR", help="model set to encode with (default: the live one)")
     reindex.add_argument(
         "--only",
-        choices=("index", "features"),
-        help="index: rebuild the index files from the database; features: make the local features that are missing",
+        choices=("index", "features", "thresholds"),
+        help="index: rebuild the index files from the database; features: make the local features that are missing; "
+        "thresholds: measure again what is unlike the archive",
     )
     reindex.add_argument("--abandon", action="store_true", help="give up the generation that is being built")
     reindex.add_argument("--rollback", action="store_true", help="make the generation before the live one live again")
@@ -145,7 +146,7 @@ def retry_failed(arguments: argparse.Namespace) -> int:
 
 
 def reindex_archive(arguments: argparse.Namespace) -> int:
-    """Build a generation beside the live one and swap; or make only the index files, or the missing local features."""
+    """Build a generation beside the live one and swap; or do only a part of it."""
     from dicomnode import reindex
 
     settings = options.load(arguments, **{"ingest.workers": arguments.workers})
@@ -158,6 +159,8 @@ def reindex_archive(arguments: argparse.Namespace) -> int:
         elif arguments.only == "features":
             with output.progress(quiet=arguments.json) as report:
                 result = reindex.add_features(store, settings, report)
+        elif arguments.only == "thresholds":
+            result = reindex.measure_thresholds(store)
         elif arguments.abandon:
             result = reindex.abandon(store)
         elif arguments.rollback:

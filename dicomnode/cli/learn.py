@@ -8,6 +8,8 @@ from typing import Any
 
 from dicomnode.cli import options, output
 
+Trainer = Callable[[Any, output.Reporter], None]
+
 WHOLE = "all"
 PARTS = {
     "detector": "boxes and presence of the regions",
@@ -94,14 +96,19 @@ def train_model(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trainers(part: str) -> list[Callable[[Any, output.Reporter], None]]:
+def _trainers(part: str) -> list[Trainer]:
     """What to run, in the order in which each builds on the one before."""
     from encoder.train.detector import train_detector
     from encoder.train.encoder import train_encoder
     from encoder.train.finding import train_finding
     from encoder.train.local import train_local
 
-    steps = {"detector": train_detector, "encoder": train_encoder, "local": train_local, "finding": train_finding}
+    steps: dict[str, Trainer] = {
+        "detector": train_detector,
+        "encoder": train_encoder,
+        "local": train_local,
+        "finding": train_finding,
+    }
     return list(steps.values()) if part == WHOLE else [steps[part]]
 
 

@@ -230,7 +230,10 @@ class RegionSearch:
         """Whether the ROI is farther from its nearest neighbours than regions of the archive are (MODELS.md 2).
 
         Of a small ROI the region around it is compared: its crop is no region, and as far from all as one can be.
+        Thresholds are those of the first projection; of another nothing is known.
         """
+        if projection != generation.model.projections[0]:
+            return False
         limits = [generation.model.thresholds.get(str(anatomy)) for anatomy in leg.anatomies]
         known = [float(limit) for limit in limits if limit is not None]
         if not known:

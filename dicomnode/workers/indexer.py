@@ -7,7 +7,7 @@ features and the job's end in one transaction. Run as `python -m dicomnode.worke
 import faulthandler
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +39,7 @@ class IndexerPlan:
     ingest: IngestSettings
     log: LogSettings
     generations: tuple[int, ...] | None = None  # None: all that are live or building
-    models: ModelSettings = ModelSettings()
+    models: ModelSettings = field(default_factory=ModelSettings)
 
 
 class Indexer:

@@ -139,7 +139,9 @@ def _foreign(picture: Picture, pipeline: Pipeline, measured: _Measured, rng: np.
 def _evaluation(collection: Collection, pipeline: Pipeline, measured: _Measured, report: Report | None) -> Evaluation:
     neighbours = unlike.Neighbours(measured.entries)
     thresholds = pipeline.card.unlike_thresholds
-    unusual, ratios = unlike.summary(measured.probes, neighbours, thresholds, BOOTSTRAP_SEED)
+    unusual, ratios = unlike.summary(
+        measured.probes, neighbours, thresholds, BOOTSTRAP_SEED, pipeline.card.unlike_slack
+    )
     detected = detection.summary(measured.overlaps, measured.presence, BOOTSTRAP_SEED)
     films = [seen.film for seen in measured.seen]
     summary: dict[str, object] = {

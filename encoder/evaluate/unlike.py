@@ -1,7 +1,7 @@
 """ROIs of films, and of what is no such film, go in; how well the unlike-archive warning tells them apart comes out.
 
-The distance of an ROI is the mean cosine distance to its 5 nearest of the same anatomy and other patients, divided by
-the threshold that is stored for the anatomy: over 1 the answer would carry the warning.
+The distance of an ROI (`encoder.unlike`) is divided by the threshold that a generation of the same films would store:
+over 1 the answer would carry the warning.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +16,9 @@ from encoder.evaluate.entries import ANATOMY, Entry, leading
 from encoder.evaluate.evaluation import interval, rounded
 from encoder.metrics import auroc, bootstrap_interval
 from encoder.pipeline import Pipeline
+from encoder.unlike import distances, left_out, threshold
 
-NEIGHBOURS = 5
-PERCENTILE = 95.0  # of leave-one-patient-out distances: the threshold where a model has none
+THRESHOLDS = "of these films as an archive, the asking patient left out; the model's where they are too few"
 ROIS = 8  # of each film
 UPRIGHT, INVERTED, NOISE, ROTATED, OTHER = "film", "inverted", "noise", "rotated_90", "other_body_part"
 
@@ -84,48 +84,40 @@ def _encoded(kind: str, patient: str, picture: Picture, boxes: Boxes, pipeline: 
 
 
 class Neighbours:
-    """The vectors that ROIs are compared with, by anatomy."""
+    """The vectors that ROIs are compared with, by anatomy: an archive of these films, and its thresholds."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         known: dict[int, list[Entry]] = {}
         for entry in entries:
             if ANATOMY in entry.vectors:
                 known.setdefault(entry.anatomy, []).append(entry)
-        self._patients = {anatomy: np.array([e.patient for e in of], object) for anatomy, of in known.items()}
+        names = sorted({entry.patient for of in known.values() for entry in of})
+        self._number = {name: number for number, name in enumerate(names)}
+        self._patients = {anatomy: np.array([self._number[e.patient] for e in of]) for anatomy, of in known.items()}
         self._vectors = {anatomy: np.stack([e.vectors[ANATOMY] for e in of]) for anatomy, of in known.items()}
+        self._left_out = {anatomy: left_out(rows, self._patients[anatomy]) for anatomy, rows in self._vectors.items()}
         self.size = sum(map(len, known.values()))
 
     def distance(self, anatomy: int, vector: NDArray[np.float32], patient: str) -> float:
         """Mean cosine distance to the 5 nearest of other patients; NaN where there are fewer."""
         if anatomy not in self._vectors:
             return float("nan")
-        scores = (self._vectors[anatomy] @ vector)[self._patients[anatomy] != patient]
-        if len(scores) < NEIGHBOURS:
-            return float("nan")
-        return 1.0 - float(np.partition(scores, len(scores) - NEIGHBOURS)[-NEIGHBOURS:].mean())
+        asking = np.array([self._number.get(patient, -1)])
+        return float(distances(vector[None], asking, self._vectors[anatomy], self._patients[anatomy])[0])
 
-    def left_out(self) -> dict[int, Values]:
-        """Anatomy -> the distance of each of its vectors to those of other patients."""
-        return {
-            anatomy: np.array(
-                [self.distance(anatomy, *one) for one in zip(vectors, self._patients[anatomy], strict=True)]
-            )
-            for anatomy, vectors in self._vectors.items()
-        }
-
-    def thresholds(self) -> dict[int, float]:
-        """The 95th percentile of the left-out distances of each anatomy that has any."""
-        known = {anatomy: values[~np.isnan(values)] for anatomy, values in self.left_out().items()}
-        return {anatomy: float(np.percentile(v, PERCENTILE)) for anatomy, v in known.items() if len(v)}
+    def limit(self, anatomy: int, patient: str) -> float | None:
+        """The threshold that a generation of these films would store, this patient left out; None with too few."""
+        if anatomy not in self._left_out:
+            return None
+        others = self._patients[anatomy] != self._number.get(patient, -1)
+        return threshold(self._left_out[anatomy][others])
 
 
 def summary(
-    asked: Sequence[Probe], neighbours: Neighbours, stored: Mapping[int, float], seed: int
+    asked: Sequence[Probe], neighbours: Neighbours, stored: Mapping[int, float], seed: int, slack: float = 1.0
 ) -> tuple[dict[str, object], dict[str, Values]]:
     """The `unlike_archive` object, and for each kind its ROIs' distances over the threshold."""
-    limits = dict(stored) or neighbours.thresholds()
-    said = "stored with the model" if stored else "of this gallery: the model has none"
-    judged = [(probe, _ratio(probe, neighbours, limits)) for probe in asked]
+    judged = [(probe, _ratio(probe, neighbours, stored, slack)) for probe in asked]
     judged = [(probe, ratio) for probe, ratio in judged if not np.isnan(ratio)]
     kinds = dict.fromkeys(probe.kind for probe, _ in judged)
     ratios = {kind: np.array([ratio for probe, ratio in judged if probe.kind == kind]) for kind in kinds}
@@ -140,12 +132,14 @@ def summary(
         **false_alarms(usual, people, seed),
         "rois": {kind: len(values) for kind, values in unusual.items()},
         "gallery": neighbours.size,
-        "thresholds": said,
+        "thresholds": THRESHOLDS,
     }, ratios
 
 
-def _ratio(probe: Probe, neighbours: Neighbours, limits: Mapping[int, float]) -> float:
-    limit = limits.get(probe.anatomy)
+def _ratio(probe: Probe, neighbours: Neighbours, stored: Mapping[int, float], slack: float) -> float:
+    """The distance over the threshold of an archive of these films; over the model's where they are too few."""
+    limit = neighbours.limit(probe.anatomy, probe.patient)
+    limit = stored.get(probe.anatomy) if limit is None else limit * slack
     distance = neighbours.distance(probe.anatomy, probe.vector, probe.patient)
     return distance / max(limit, 1e-9) if limit is not None else float("nan")
 

@@ -17,17 +17,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from encoder import unlike
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from encoder.checkpoint import Manifest, read_manifest, read_weights, save, save_manifest
 from encoder.data import Film
 from encoder.errors import CheckpointError
-from encoder.metrics import Gallery, average_precisions, by_label, macro, rank_all, unlike_distances
+from encoder.metrics import Gallery, average_precisions, by_label, macro, rank_all
 from encoder.preprocess import SETTINGS
 from encoder.roi_encoder import PROJECTIONS, EncoderShape, RoiEncoder
 from encoder.runtime import DetectorRuntime, EncoderRuntime, inside, picture, steady
 from encoder.train.augment import Cached, Sample, augmented, plain
-from encoder.train.films import prepare, spread
+from encoder.train.films import prepare
 from encoder.train.loop import Recipe, Report, TrainOptions, stacked, train
 from encoder.train.losses import prototype_loss, region_contrastive, same_region
 
@@ -38,7 +39,6 @@ TEMPERATURE = 0.1
 NAMED = 0.2  # weight of the classifier that names a drawn box
 SHAKE = 0.05  # of a box's sides: how far a detector's edge lies from the true one
 NEIGHBOURS = 5  # of the unlike-archive distance
-THRESHOLD_FILMS = 2000  # most that the distances are measured on
 UNUSUAL = 95  # percentile of the leave-one-patient-out distances
 VIEW_SEED = 30_000
 
@@ -202,7 +202,7 @@ def train_encoder(options: TrainOptions, report: Report, shape: EncoderShape | N
         objective=options.objective or SHIPPED_OBJECTIVE,
     )
     save(options.out, manifest, task.model.encoder.state_dict())
-    store_thresholds(options.out, spread(data.films, THRESHOLD_FILMS), options.device, report)
+    store_thresholds(options.out, data.unseen, options.device, report)
 
 
 def _start_from_detector(encoder: RoiEncoder, folder: Path) -> bool:
@@ -220,43 +220,70 @@ def _start_from_detector(encoder: RoiEncoder, folder: Path) -> bool:
 
 
 def store_thresholds(folder: Path, films: Sequence[Film], device: str, report: Report) -> None:
-    """Write into the encoder's manifest when a region is unlike its archive.
+    """Write into the encoder's manifest from which distance a region is unlike its archive, for each anatomy.
 
-    For each anatomy: the 95th percentile, over all films, of the mean cosine distance to the 5 nearest vectors of the
-    same anatomy in other patients (the idea of ACIR). Regions are the detector's when the set has one, as in use.
+    Of these films, which the encoder has not seen, as an archive by themselves: a node has these thresholds until its
+    own archive is large enough to tell better. What an archive holds are the detector's boxes; people draw others, and
+    how much farther these may lie is measured here too and kept as `unlike_slack`.
     """
     steady(None)
     encoder = EncoderRuntime.load(folder, device)
     detector = DetectorRuntime.load(folder, device) if (folder / "detector.json").exists() else None
-    vectors, labels, patients = [], [], []
+    found, drawn = _Placed([], [], []), _Placed([], [], [])
     for number, film in enumerate(films):
-        found = _regions(film, detector, encoder.size)
-        vectors.append(_vectors(film, encoder, [box for _, box in found]))
-        labels += [anatomy for anatomy, _ in found]
-        patients += [film.patient] * len(found)
+        labelled = _labelled(film)
+        drawn.add(film, encoder, labelled)
+        found.add(film, encoder, _detected(film, detector, encoder.size) if detector else labelled)
         report("thresholds", number + 1, len(films), "")
-    gallery = Gallery.of(patients, np.concatenate(vectors), labels, patients)
-    distance = unlike_distances(gallery, NEIGHBOURS)
-    thresholds = {
-        VOCABULARY.names[anatomy]: round(float(np.percentile(distance[chosen], UNUSUAL)), 6)
-        for anatomy in range(len(VOCABULARY))
-        if (chosen := (gallery.label == anatomy) & ~np.isnan(distance)).any()
-    }
+    _, number_of = np.unique([film.patient for film in films], return_inverse=True)
+    patients = dict(zip([film.patient for film in films], number_of.tolist(), strict=True))
+    limits: dict[int, float] = {}
+    ratios: list[float] = []
+    for anatomy in sorted(set(found.anatomy)):
+        vectors, of = found.rows(anatomy, patients)
+        apart = unlike.left_out(vectors, of)
+        limit = unlike.threshold(apart)
+        if limit is not None:
+            limits[anatomy] = limit
+            asked, asking = drawn.rows(anatomy, patients)
+            own = [unlike.threshold(apart[of != patient]) or limit for patient in asking]
+            ratios += (unlike.distances(asked, asking, vectors, of) / np.array(own)).tolist()
+    slack = max(1.0, unlike.threshold(np.array(ratios)) or 1.0)
+    thresholds = {VOCABULARY.names[anatomy]: round(limit * slack, 6) for anatomy, limit in limits.items()}
     manifest = read_manifest(folder, "encoder")
-    save_manifest(folder, replace(manifest, unlike_thresholds=thresholds))
+    save_manifest(folder, replace(manifest, unlike_thresholds=thresholds, unlike_slack=round(slack, 4)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """Regions of films and their vectors."""
+
+    anatomy: list[int]
+    vector: list[NDArray[np.float32]]
+    patient: list[str]
+
+    @torch.inference_mode()
+    def add(self, film: Film, encoder: EncoderRuntime, regions: Sequence[tuple[int, Box]]) -> None:
+        height, width = film.image.shape
+        boxes = inside([box for _, box in regions], height, width)
+        vectors, _, _ = encoder.encode(picture(film.image, None, encoder.size), boxes, None)
+        self.anatomy.extend(anatomy for anatomy, _ in regions)
+        self.vector.extend(vectors[TRAINED])
+        self.patient.extend(film.patient for _ in regions)
+
+    def rows(self, anatomy: int, patients: Mapping[str, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """(N, dim) vectors of an anatomy and (N,) numbers of their patients."""
+        chosen = [n for n, each in enumerate(self.anatomy) if each == anatomy]
+        vectors = np.array([self.vector[n] for n in chosen], np.float32).reshape(len(chosen), -1)
+        return vectors, np.array([patients[self.patient[n]] for n in chosen], np.int64)
 
 
 @torch.inference_mode()
-def _regions(film: Film, detector: DetectorRuntime | None, size: int) -> list[tuple[int, Box]]:
-    if detector:
-        return [(each.anatomy, each.box) for each in detector.find(picture(film.image, None, size), None)]
+def _detected(film: Film, detector: DetectorRuntime, size: int) -> list[tuple[int, Box]]:
+    return [(each.anatomy, each.box) for each in detector.find(picture(film.image, None, size), None)]
+
+
+def _labelled(film: Film) -> list[tuple[int, Box]]:
     height, width = film.image.shape
     clipped = [(anatomy, box.clipped(width, height)) for anatomy, box in film.regions.items()]
     return [(anatomy, box) for anatomy, box in clipped if box.area > 0]
-
-
-@torch.inference_mode()
-def _vectors(film: Film, encoder: EncoderRuntime, boxes: Sequence[Box]) -> NDArray[np.float32]:
-    height, width = film.image.shape
-    vectors, _, _ = encoder.encode(picture(film.image, None, encoder.size), inside(boxes, height, width), None)
-    return vectors[TRAINED]

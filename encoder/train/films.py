@@ -14,6 +14,7 @@ from encoder.train.loop import Report, TrainOptions
 from encoder.train.shelf import Shelf
 
 HELD_MOST = 512  # held films: all of them are looked at after each epoch, and their views are kept in memory
+ENOUGH = 20  # held films that speak for films never seen
 NAMED = 3  # records that a reported line names; all of them are in data.json
 
 T = TypeVar("T")
@@ -26,6 +27,12 @@ class Prepared:
     kept: Sequence[Cached]
     held: Sequence[Cached]
     fingerprint: str  # of the whole data set, for the manifest
+
+    @property
+    def unseen(self) -> list[Film]:
+        """The held films; all of them where they are too few to say anything."""
+        held = _films(self.held)
+        return held if len(held) >= ENOUGH else self.films
 
     @property
     def films(self) -> list[Film]:

@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from encoder.boxes import Box
 from encoder.checkpoint import read_manifest, save
 from encoder.local import LocalMap, match, patch
-from encoder.preprocess import frame
+from encoder.preprocess import frame, placement
 from encoder.runtime import EncoderRuntime, in_whole_numbers
 from encoder.train.augment import Cached, exposed
 from encoder.train.films import prepare
 from encoder.train.loop import Recipe, Report, TrainOptions, train
 from encoder.train.pasted import paste, thing
 
-RECIPE = Recipe(epochs=30, batch=8, rate=2e-3, patience=30)
-THINGS = 28  # in a step, each in two films
+RECIPE = Recipe(epochs=36, batch=8, rate=2e-3, patience=36)
+THINGS = 24  # in a step, each in two films
+POINTS = 3  # of each thing that are to be told
+OFFSET = 0.3  # of its side: how far from its centre they lie
 TEMPERATURE = 0.07
 MARGIN = 0.12  # of the film's sides: things are pasted inside it
 HELD_SEED = 40_000
@@ -33,10 +35,13 @@ HELD_SEED = 40_000
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One thing in two films: film numbers in the batch and centres, shares of the frame."""
+    """One thing in two films: their numbers in the batch, and points of the thing, shares of each frame.
+
+    The first point is its centre.
+    """
 
     films: tuple[int, int]
-    places: tuple[tuple[float, float], tuple[float, float]]
+    points: tuple[tuple[tuple[float, float], tuple[float, float]], ...]  # in the first film, in the second
 
 
 class _Likeness:
@@ -59,17 +64,23 @@ class _Likeness:
         frames, pairs = batch_of(films, self.size, rng)
         maps = self._maps(frames)  # (B, C, h, w)
         cells = maps.permute(0, 2, 3, 1).flatten(0, 2)  # (B * h * w, C)
-        total = cells.sum() * 0.0
-        for pair in pairs:
-            for one, other in ((0, 1), (1, 0)):
-                asked = _at(maps, pair.films[one], pair.places[one])
-                wanted = _index(maps, pair.films[other], pair.places[other])
-                likeness = cells @ asked / TEMPERATURE
-                # The cells beside a thing's centre, in either film, hold it too: they are neither right nor wrong.
-                free = _around(maps, pair)
-                free[wanted] = False
-                total = total - F.log_softmax(likeness.masked_fill(free, -1e9), dim=0)[wanted]
-        return total / (2 * len(pairs))
+        losses = [
+            self._told(maps, cells, pair, one, places) for pair in pairs for places in pair.points for one in (0, 1)
+        ]
+        return torch.stack(losses).mean()
+
+    def _told(
+        self, maps: Tensor, cells: Tensor, pair: Pair, one: int, places: tuple[tuple[float, float], ...]
+    ) -> Tensor:
+        """How badly a point of the thing in one film tells its place in the other."""
+        other = 1 - one
+        asked = _at(maps, pair.films[one], places[one])
+        wanted = _index(maps, pair.films[other], places[other])
+        # The cells beside the point, in either film, hold much of it too: they are neither right nor wrong.
+        free = _around(maps, pair.films, places)
+        free[wanted] = False
+        likeness = cells @ asked / TEMPERATURE
+        return -F.log_softmax(likeness.masked_fill(free, -1e9), dim=0)[wanted]
 
     def _maps(self, frames: Tensor) -> Tensor:
         frames = frames.to(self.device, memory_format=torch.channels_last)
@@ -99,26 +110,23 @@ def batch_of(films: Sequence[Cached], size: int, rng: np.random.Generator) -> tu
     """Frames (B, 2, S, S) with things pasted in pairs."""
     pixels = [_source(film, rng) for film in films]
     spans = [float(np.quantile(film, 0.95) - np.quantile(film, 0.05)) for film in pixels]
-    found = []
+    placed = [placement(*film.shape, None, size) for film in pixels]
+    pairs = []
     for _ in range(THINGS):
         what = thing(rng)
-        chosen = rng.choice(len(films), 2, replace=False)
-        places = []
+        offsets = [(0.0, 0.0), *((float(x), float(y)) for x, y in rng.uniform(-OFFSET, OFFSET, (POINTS - 1, 2)))]
+        chosen = [int(number) for number in rng.choice(len(films), 2, replace=False)]
+        points = []
         for number in chosen:
             height, width = pixels[number].shape
             x, y = rng.uniform(MARGIN, 1 - MARGIN) * width, rng.uniform(MARGIN, 1 - MARGIN) * height
-            pixels[number] = paste(pixels[number], what.again(rng), x, y, spans[number])
-            places.append((x, y))
-        found.append((tuple(int(n) for n in chosen), places))
-    framed = [frame(film, None, size) for film in pixels]
-    pairs = []
-    for (a, b), (first, second) in found:
-        at = []
-        for number, (x, y) in ((a, first), (b, second)):
-            box = framed[number][1].to_frame(Box(x, y, x, y))
-            at.append((box.x1, box.y1))
-        pairs.append(Pair((a, b), (at[0], at[1])))
-    return torch.stack([one for one, _ in framed]), pairs
+            shown = what.again(rng)
+            pixels[number] = paste(pixels[number], shown, x, y, spans[number])
+            side = shown.side * max(height, width)
+            boxes = [placed[number].to_frame(Box(x + u * side, y + v * side, x, y)) for u, v in offsets]
+            points.append([(box.x1, box.y1) for box in boxes])
+        pairs.append(Pair((chosen[0], chosen[1]), tuple(zip(*points, strict=True))))
+    return torch.stack([frame(film, None, size)[0] for film in pixels]), pairs
 
 
 def _source(film: Cached, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -145,10 +153,10 @@ def _at(maps: Tensor, film: int, place: tuple[float, float]) -> Tensor:
     return maps[film, :, row, column]
 
 
-def _around(maps: Tensor, pair: Pair) -> Tensor:
-    """(B * h * w,) the cells beside the two centres."""
+def _around(maps: Tensor, films: tuple[int, int], places: tuple[tuple[float, float], ...]) -> Tensor:
+    """(B * h * w,) the cells beside the two places."""
     near = torch.zeros(len(maps), *maps.shape[-2:], dtype=torch.bool, device=maps.device)
-    for film, place in zip(pair.films, pair.places, strict=True):
+    for film, place in zip(films, places, strict=True):
         row, column = _cell(maps, place)
         near[film, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = True
     return near.flatten()
@@ -162,7 +170,7 @@ def _local(maps: Tensor) -> list[LocalMap]:
 def _found(maps: Sequence[LocalMap], pair: Pair) -> bool:
     """Whether the first film's thing is found where the second holds it, within a cell and a half."""
     half = 1.0 * maps[0].cell[0]
-    (x, y), (u, v) = pair.places
+    (x, y), (u, v) = pair.points[0]
     asked = patch(maps[pair.films[0]], Box(x - half, y - half, x + half, y + half))
     best = match(asked, maps[pair.films[1]], Box(0.0, 0.0, 1.0, 1.0))
     reach = 1.5 * maps[0].cell[0]

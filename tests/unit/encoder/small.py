@@ -15,10 +15,10 @@ DETECTOR = DetectorShape(trunk=TRUNK, size=64, head=8)
 ENCODER = EncoderShape(trunk=TRUNK, size=96, roi=8, hidden=16, dim=8)
 
 
-def write(folder: Path, seed: int = 0) -> Path:
+def write(folder: Path, seed: int = 0, presence: float = 0.0) -> Path:
     torch.manual_seed(seed)
     common = {"preprocessing": SETTINGS, "data": "made up", "seed": seed, "commit": None, "metrics": {"iou": 0.5}}
-    detector = Manifest(part="detector", architecture=DETECTOR.plain(), presence=0.0, **common)  # type: ignore[arg-type]
+    detector = Manifest(part="detector", architecture=DETECTOR.plain(), presence=presence, **common)  # type: ignore[arg-type]
     save(folder, detector, Detector(DETECTOR).state_dict())
     encoder = Manifest(
         part="encoder",

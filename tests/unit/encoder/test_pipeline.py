@@ -78,6 +78,42 @@ def test_a_box_past_the_edge_is_clipped(pipeline: Pipeline) -> None:
     assert np.array_equal(a, b)
 
 
+SPACINGS = (None, (0.2, 0.1), None)
+
+
+def films() -> list[np.ndarray]:
+    return [film(1), film(2)[:, :300], film(3)[50:, 20:]]
+
+
+def test_films_given_together_are_as_alone_on_a_cpu(pipeline: Pipeline) -> None:
+    for together, image, spacing in zip(pipeline.analyse_many(films(), SPACINGS), films(), SPACINGS, strict=True):
+        alone = pipeline.analyse(image, spacing)
+        assert together.regions == alone.regions
+        assert together.vectors["anatomy"].tobytes() == alone.vectors["anatomy"].tobytes()
+    assert pipeline.analyse_many([]) == []
+
+
+def test_a_batch_gives_each_film_its_own(tmp_path: Path) -> None:
+    """What a GPU does, on a CPU under another name. Films have other numbers of regions than one another."""
+    folder = small.write(tmp_path / "set", presence=0.5)
+    batching, reference = (Pipeline.load(folder, device, runtime="torch") for device in ("cpu:0", "cpu"))
+    batch = batching.analyse_many(films(), SPACINGS)
+    assert len({len(analysis.regions) for analysis in batch}) > 1
+    for together, image, spacing in zip(batch, films(), SPACINGS, strict=True):
+        alone = reference.analyse(image, spacing)
+        assert [region.anatomy for region in together.regions] == [region.anatomy for region in alone.regions]
+        for one, other in zip(together.regions, alone.regions, strict=True):
+            assert one.box == pytest.approx(other.box, abs=0.02)
+        assert (together.vectors["anatomy"] * alone.vectors["anatomy"]).sum(axis=1).min() > 0.9999
+
+
+def test_a_batch_in_which_nothing_is_found(tmp_path: Path) -> None:
+    folder = small.write(tmp_path / "set", presence=1.0)
+    for analysis in Pipeline.load(folder, "cpu:0", runtime="torch").analyse_many(films()):
+        assert analysis.regions == ()
+        assert analysis.vectors["anatomy"].shape[0] == 0
+
+
 def same(pipeline: Pipeline) -> None:
     first = pipeline.analyse(film(1))
     pipeline.analyse(film(2))

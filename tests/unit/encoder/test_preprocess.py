@@ -6,7 +6,7 @@ import torch
 
 from encoder.boxes import Box
 from encoder.errors import ImageError
-from encoder.preprocess import checked, frame, placement
+from encoder.preprocess import LEVELS, LOCAL_FLOOR, LOCAL_LIMIT, NEIGHBOURHOOD, checked, frame, normalised, placement
 from tests.unit.encoder import chests
 
 SIZE = 64
@@ -56,6 +56,33 @@ def test_channels_shape_and_range(image: np.ndarray) -> None:
     assert pixels.shape == (2, SIZE, SIZE)
     assert pixels.dtype == torch.float32
     assert float(pixels.abs().max()) <= 1.0
+
+
+def test_the_channels_are_what_they_are_said_to_be() -> None:
+    """Written out plainly: trained weights depend on every value."""
+    pixels = np.random.default_rng(5).random((40, 56)).astype(np.float32) ** 3
+    ordered = np.sort(pixels.ravel())
+    low, high = (float(ordered[round(share * (len(ordered) - 1))]) for share in (0.005, 0.995))
+    grey = np.clip((pixels.astype(float) - low) / (high - low), 0, 1)
+    level = np.round(grey * (LEVELS - 1))
+    rank = [((level < one).mean() + (level == one).mean() / 2) * 2 - 1 for one in level.ravel()]
+    half = SIZE // (2 * NEIGHBOURHOOD)
+    local = np.zeros_like(grey)
+    for y, x in np.ndindex(grey.shape):
+        around = grey[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1]
+        local[y, x] = (grey[y, x] - around.mean()) / (around.std() + LOCAL_FLOOR) / LOCAL_LIMIT
+    channels = normalised(torch.from_numpy(pixels), SIZE).numpy()
+    assert np.abs(channels[0].ravel() - rank).max() < 1e-2  # a level more or less, where rounding decides
+    assert np.abs(channels[0].ravel() - rank).mean() < 1e-5
+    assert np.abs(channels[1] - np.clip(local, -1, 1)).max() < 1e-4
+
+
+def test_the_picture_given_stays_as_it_was() -> None:
+    for kind in (np.float32, np.uint16):
+        given = (np.random.default_rng(6).random((30, 40)) * 1000).astype(kind)
+        kept = given.copy()
+        frame(given, None, SIZE)
+        assert np.array_equal(given, kept)
 
 
 def test_padding_is_zero_and_the_picture_is_centred(image: np.ndarray) -> None:
