@@ -6,7 +6,7 @@ from tempfile import mkdtemp
 
 from dicomnode.demo import films
 
-COUNT = 6
+COUNT = 24
 
 
 @cache

@@ -33,7 +33,7 @@ def run(repeat: int) -> dict[str, Any]:
     """One worker's path from file to vectors; 29 single-region passes beside the one pass."""
     paths, policy = films.drawn(), decode.Policy()
     images = [decode.film(path, policy) for path in paths]
-    runtimes = [name for name in RUNTIMES if importlib.util.find_spec(name)]
+    runtimes: list[str] = [name for name in RUNTIMES if importlib.util.find_spec(name)]
     pipelines = {name: Pipeline.load(threads=1, runtime=name) for name in runtimes}
     regions = len(pipelines["torch"].analyse(images[0].pixels, images[0].spacing_mm).regions)
     return {
@@ -49,7 +49,7 @@ def _speed(
     pipelines: dict[str, Pipeline], images: Sequence[DecodedImage], decoded: Callable[[], Any], repeat: int
 ) -> dict[str, str]:
     """Everything in turn: each runtime at each number of threads, and the steps before it on one thread."""
-    works = {"decode": decoded, "preprocess": partial(_preprocessed, images)}
+    works: dict[str, Callable[[], Any]] = {"decode": decoded, "preprocess": partial(_preprocessed, images)}
     for name, pipeline in pipelines.items():
         for threads in THREADS:
             own = pipeline if threads == 1 else Pipeline.load(threads=threads, runtime=name)

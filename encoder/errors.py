@@ -4,6 +4,7 @@ EncoderError
 ├── CheckpointError     weights or manifest missing, damaged, or not of this format
 ├── ImageError          pixels that are no picture a model can take
 └── TrainingDataError   a data folder that cannot be read as films with regions
+    └── NoFindings      films of which nobody said what they show
 """
 
 
@@ -21,3 +22,7 @@ class ImageError(EncoderError):
 
 class TrainingDataError(EncoderError):
     """A folder of films that is not laid out as expected."""
+
+
+class NoFindings(TrainingDataError):
+    """Films that say nothing of what their regions show: all but findings can be learnt from them."""

@@ -209,7 +209,7 @@ def steady(threads: int | None) -> None:
     """The same film gives the same bytes: deterministic kernels only, and a fixed number of threads if given."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are refused
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a search for faulty kernels: a tenth of a film's time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a tenth
     if threads:
         torch.set_num_threads(threads)
 

@@ -16,7 +16,7 @@ PARTS = {
     "encoder": "vectors of the regions",
     "local": "the encoder's local head: where an ROI smaller than a region looks alike",
     "finding": "the encoder's finding projection, for films whose findings are known",
-    WHOLE: "the four one after the other: a whole model set",
+    WHOLE: "the four one after the other: a whole model set; without findings, the first three",
 }
 
 
@@ -71,6 +71,7 @@ def _add_images(part: argparse.ArgumentParser) -> None:
 def train_model(arguments: argparse.Namespace) -> int:
     """One training run; its folder can then be used as a model set."""
     from dicomnode.pixels.labelled import LabelledFilms
+    from encoder.errors import NoFindings
     from encoder.train.loop import TrainOptions
 
     chosen: dict[str, Any] = {} if arguments.epochs is None else {"epochs": arguments.epochs}
@@ -91,7 +92,12 @@ def train_model(arguments: argparse.Namespace) -> int:
     )
     with output.progress() as report:
         for train in _trainers(arguments.part):
-            train(wanted, report)
+            try:
+                train(wanted, report)
+            except NoFindings as error:
+                if arguments.part != WHOLE:
+                    raise
+                report("left out", 0, 0, str(error))
     output.say(f"run folder: {arguments.out}")
     return 0
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from encoder.anatomy import VOCABULARY
 from encoder.data import HELD, Collection, Film
 from encoder.errors import EncoderError, ImageError
-from encoder.evaluate import detection, finding, material, moved, retrieval, unlike
+from encoder.evaluate import detection, finding, local, material, moved, retrieval, unlike
 from encoder.evaluate.entries import ANATOMY, RAW_PIXELS, Entry, leading, raw_pixels
 from encoder.evaluate.evaluation import BOOTSTRAP_SEED, Evaluation, Material, Report
 from encoder.evaluate.material import Seen
@@ -37,6 +37,7 @@ class _Measured:
     presence: detection.Presence = field(default_factory=detection.Presence)
     views: list[moved.Placed] = field(default_factory=list)
     probes: list[unlike.Probe] = field(default_factory=list)
+    located: list[local.Located] = field(default_factory=list)  # of the gallery: each holds vectors and a local map
     closer: int = 0  # films that were also looked at moved
     skipped: list[tuple[str, str]] = field(default_factory=list)  # film, reason
 
@@ -49,7 +50,7 @@ def evaluate_films(
     report: Report | None = None,
     most: int | None = None,
 ) -> Evaluation:
-    """Detector, retrieval and the unlike-archive warning over the films of one split, with the trivial rows.
+    """Detector, retrieval, the unlike-archive warning and small ROIs over the films of one split, with trivial rows.
 
     `split`: a name that records carry, or "all"; None is the held-out split where any record is so marked, else all.
     `others`: pictures (H, W) of what is no chest film. `most`: films, of whole patients drawn with a seed. A film that
@@ -108,6 +109,7 @@ def _measure(
     measured.presence += presence
     if in_gallery:
         measured.entries += entries_of(film, analysis)
+        measured.located.append(local.Located(film, analysis))
     found = {region.anatomy: region.box for region in analysis.regions}
     measured.seen.append(Seen(film, found, float(np.mean([row.iou for row in overlaps])) if overlaps else 0.0))
 
@@ -151,6 +153,7 @@ def _evaluation(collection: Collection, pipeline: Pipeline, measured: _Measured,
             "finding": finding.summary(measured.entries, BOOTSTRAP_SEED),
         },
         "unlike_archive": unusual,
+        "local": local.summary(measured.located, pipeline, BOOTSTRAP_SEED),
         "films": len(films),
         "patients": len({film.patient for film in films}),
         "sample": {

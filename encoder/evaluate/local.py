@@ -29,6 +29,8 @@ ASKED, ANSWERING = 24, 4  # control: things, and films that each is pasted into 
 SEED = 50_000
 FIRST = 5  # answers of a nodule that are looked at
 DRAWS = 64  # random places for chance
+NO_MAP = "no local map: the model set has no local head, or finds no region"
+TOO_FEW = "no two films that show the same lung zone, and no nodule to ask for"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +41,29 @@ class Located:
     analysis: Analysis
 
 
+def summary(located: Sequence[Located], pipeline: Pipeline, seed: int) -> dict[str, object]:
+    """The `local` object: `control` and `nodules`, each where it can be measured; a note where neither can."""
+    mapped = [each for each in located if each.analysis.local is not None]
+    if not mapped:
+        return {"note": NO_MAP}
+    found = {"control": control([each.film for each in mapped], pipeline), "nodules": nodules(mapped, seed)}
+    measured: dict[str, object] = {name: value for name, value in found.items() if value is not None}
+    return measured or {"note": TOO_FEW}
+
+
 def control(films: Sequence[Film], pipeline: Pipeline) -> dict[str, object] | None:
     """The share of matches that lie on the pasted thing. None without a local head or enough films."""
     rng = np.random.default_rng(SEED)
-    usable = [film for film in films if any(zone in film.regions for zone in ZONES)]
-    if len(usable) < 2:
+    shown = {zone: [film for film in films if _shows(film, zone)] for zone in ZONES}
+    zones = [zone for zone, of in shown.items() if len(of) > 1]
+    if not zones:
         return None
     right: list[float] = []
     chances: list[float] = []
     for _ in range(ASKED):
         what = thing(rng)
-        zone = int(rng.choice(ZONES))
-        chosen = [film for film in usable if zone in film.regions]
+        zone = int(rng.choice(zones))
+        chosen = shown[zone]
         order = rng.permutation(len(chosen))[: ANSWERING + 1]
         placed = [_pasted(chosen[i], zone, what.again(rng), pipeline, rng) for i in order]
         asking, asked, _ = placed[0]
@@ -106,6 +119,12 @@ class _Answer:
     region_score: float
     match: Match
     carried: Box  # the asking ROI at the same place of this film's region
+
+
+def _shows(film: Film, zone: int) -> bool:
+    """Whether some of the zone lies in the film."""
+    height, width = film.size
+    return zone in film.regions and film.regions[zone].clipped(width, height).area > 0
 
 
 def _zones_of(each: Located) -> list[int]:

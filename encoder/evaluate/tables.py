@@ -129,6 +129,22 @@ def _unlike(summary: Summary) -> Iterator[Table]:
     yield Table("unlike-archive warning", ("regions of", "AUROC", "warned", "regions"), tuple(rows), note)
 
 
+def _local(summary: Summary) -> Iterator[Table]:
+    found = summary.get("local")
+    if found is None:
+        return
+    rows: list[tuple[Cell, ...]] = []
+    note = str(found.get("note", ""))
+    if control := found.get("control"):
+        rows.append(("made-up things: match on them", control["hit"], "", None, control["chance"], control["n"]))
+    if real := found.get("nodules"):
+        measured = real["on_a_nodule@5"], spread(real["ci95"]), real["region_vectors_alone"], real["chance"]
+        rows.append(("nodules: first 5 on one", *measured, real["queries"]))
+        note = f"{real['films_with_nodule']} films with a nodule"
+    columns = ("small ROIs", "local map", "95 %", "region vectors alone", "chance", "number")
+    yield Table("small ROIs", columns, tuple(rows), note)
+
+
 def _index(summary: Summary) -> Iterator[Table]:
     found = summary.get("ann_fidelity")
     if found is not None:
@@ -168,6 +184,7 @@ MAKERS: tuple[Callable[[Summary], Iterator[Table]], ...] = (
     _retrieval,
     _finding,
     _unlike,
+    _local,
     _index,
     _regions,
     _skipped,

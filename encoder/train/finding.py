@@ -12,10 +12,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from encoder.checkpoint import read_manifest, save
-from encoder.errors import TrainingDataError
+from encoder.errors import NoFindings
 from encoder.metrics import bootstrap_interval
 from encoder.runtime import EncoderRuntime
 from encoder.train.augment import Cached, Sample, augmented, plain
@@ -28,6 +29,8 @@ RECIPE = Recipe(epochs=10, batch=32, rate=3e-3, patience=6)
 TEMPERATURE = 0.1
 FIRST = 5
 BOOTSTRAP_SEED = 0
+
+Numbers = NDArray[np.float64]
 
 
 class _Findings:
@@ -75,16 +78,16 @@ class _Findings:
     def validate(self) -> dict[str, float]:
         """P@5 over chance among held patients."""
         share, chance, _ = self.measured()
-        return {"p@5": float(share.mean()), "chance": float(chance.mean()), "score": float((share - chance).mean())}
+        return {"p@5": _mean(share), "chance": _mean(chance), "score": _mean(share - chance)}
 
     @torch.no_grad()
-    def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def measured(self) -> tuple[Numbers, Numbers, NDArray[np.int64]]:
         """(Q,) of each region with a finding: P@5 in its anatomy among other patients, chance, number of the patient.
 
         Relevant is a region that shows one of its findings.
         """
         if not self.samples:
-            return np.zeros(1), np.zeros(1), np.zeros(1, np.int64)
+            return np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
         parts = [self._regions([film], [one]) for film, one in zip(self.held, self.samples, strict=True)]
         vectors = torch.cat([part[0] for part in parts]).cpu().numpy()
         anatomy = torch.cat([part[1] for part in parts]).cpu().numpy()
@@ -100,7 +103,7 @@ class _Findings:
                 order = np.argsort(-(vectors[rivals] @ vectors[query]), kind="stable")[:FIRST]
                 rows.append((relevant[order].mean(), relevant.mean(), patient[query]))
         if not rows:
-            return np.zeros(1), np.zeros(1), np.zeros(1, np.int64)
+            return np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
         share, chance, who = np.array(rows).T
         return share, chance, who.astype(np.int64)
 
@@ -115,16 +118,16 @@ def train_finding(options: TrainOptions, report: Report) -> None:
     spoken = [film for film in prepared.films if film.findings is not None]
     names = sorted({name for film in spoken for findings in (film.findings or {}).values() for name in findings})
     if not names:
-        raise TrainingDataError("no film says what its regions show: there is no finding to train on")
+        raise NoFindings("no film says what its regions show: there is no finding to train on")
     task = _Findings(encoder, prepared.held, names)
     task.model.requires_grad_(True)
     history = train(task, prepared.kept, RECIPE.changed(options), options, report)
     share, chance, patient = task.measured()
-    low, high = bootstrap_interval(share - chance, np.zeros(len(share), np.int64), patient, BOOTSTRAP_SEED)
+    low, high = _spread(share - chance, patient)
     manifest = read_manifest(options.out, "encoder")
     told = {
-        "finding_p@5": round(float(share.mean()), 5),
-        "finding_chance_p@5": round(float(chance.mean()), 5),
+        "finding_p@5": round(_mean(share), 5),
+        "finding_chance_p@5": round(_mean(chance), 5),
         "finding_over_chance_low": round(low, 5),
         "finding_over_chance_high": round(high, 5),
         "finding_queries": float(len(share)),
@@ -134,3 +137,13 @@ def train_finding(options: TrainOptions, report: Report) -> None:
     save(options.out, kept, encoder.model.state_dict())
     verdict = "offered" if low > 0.0 else "not offered: no better than chance here"
     report(PROJECTION, len(history), len(history), f"P@5 over chance {low:.3f} to {high:.3f}, {verdict}")
+
+
+def _mean(values: Numbers) -> float:
+    """0 of nothing."""
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _spread(over: Numbers, patient: NDArray[np.int64]) -> tuple[float, float]:
+    """95 % interval over patients; 0 to 0 of nothing: what nobody could measure is no better than chance."""
+    return bootstrap_interval(over, np.zeros(len(over), np.int64), patient, BOOTSTRAP_SEED) if len(over) else (0.0, 0.0)

@@ -110,7 +110,7 @@ def batch_of(films: Sequence[Cached], size: int, rng: np.random.Generator) -> tu
     """Frames (B, 2, S, S) with things pasted in pairs."""
     pixels = [_source(film, rng) for film in films]
     spans = [float(np.quantile(film, 0.95) - np.quantile(film, 0.05)) for film in pixels]
-    placed = [placement(*film.shape, None, size) for film in pixels]
+    placed = [placement(film.shape[0], film.shape[1], None, size) for film in pixels]
     pairs = []
     for _ in range(THINGS):
         what = thing(rng)
