@@ -27,6 +27,7 @@ from encoder.evaluate.moved import PLAIN, views
 from encoder.pipeline import Pipeline
 from encoder.roi_encoder import EncoderShape
 from encoder.train.encoder import OBJECTIVES, train_encoder
+from encoder.train.films import spread
 from encoder.train.loop import Report, TrainOptions
 
 BOOTSTRAP_SEED = 0
@@ -41,6 +42,9 @@ class Comparison:
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
     seeds: tuple[int, ...] = (0, 1, 2)
     size: int = EncoderShape.size  # pixels, side of the frame
+    crops: int = 0  # side of a crop for each region instead of one pass over the film
+    split: str = HELD  # the films that are measured
+    most: int = 2_000  # of them
 
 
 def compare(options: TrainOptions, wanted: Comparison, detector: Path, report: Report) -> dict[str, Any]:
@@ -49,7 +53,8 @@ def compare(options: TrainOptions, wanted: Comparison, detector: Path, report: R
     CheckpointError when the detector is missing or damaged.
     """
     read_bytes(detector, read_manifest(detector, "detector"))  # now, and not after the first reading of the films
-    films = split(read(options.data, options.images, options.decoder).films, HELD)
+    films = spread(split(read(options.data, options.images, options.decoder).films, wanted.split), wanted.most)
+    shape = EncoderShape(size=wanted.size, crops=wanted.crops)
     runs: dict[str, list[dict[str, Any]]] = {}
     total = len(wanted.objectives) * len(wanted.seeds)
     for seed in wanted.seeds:  # all objectives of a seed first: a comparison that is stopped has compared something
@@ -58,13 +63,15 @@ def compare(options: TrainOptions, wanted: Comparison, detector: Path, report: R
             report(f"compare: {objective}, seed {seed}", done, total, "")
             out = options.out / f"{objective}-{seed}"
             one = replace(options, out=out, seed=seed, objective=objective, from_scratch=True)
-            runs.setdefault(objective, []).append(_run(one, wanted.size, detector, films, report))
+            runs.setdefault(objective, []).append(_run(one, shape, detector, films, report))
     result = {"films": len(films), "runs": runs, "table": _table(runs)}
     (options.out / "comparison.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
 
-def _run(options: TrainOptions, size: int, detector: Path, films: Sequence[Film], report: Report) -> dict[str, Any]:
+def _run(
+    options: TrainOptions, shape: EncoderShape, detector: Path, films: Sequence[Film], report: Report
+) -> dict[str, Any]:
     """One objective, one seed."""
     kept = options.out / "result.json"
     if kept.exists():
@@ -74,7 +81,7 @@ def _run(options: TrainOptions, size: int, detector: Path, films: Sequence[Film]
     for name in (f"{PARTS[0]}.json", f"{PARTS[0]}.safetensors"):
         shutil.copyfile(detector / name, options.out / name)
     started = time.monotonic()
-    train_encoder(replace(options, resume=True), report, EncoderShape(size=size))
+    train_encoder(replace(options, resume=True), report, shape)
     minutes = (time.monotonic() - started) / 60
     result = {**_measured(options.out, films), "seed": options.seed, "minutes": round(minutes, 2)}
     kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,8 @@ One pass of the trunk serves every region of a film; a region is a 14 x 14 bilin
 some context around its box, pooled to 7 x 7. Two projections read it: `anatomy` is trained (region-contrastive, then
 classification: arXiv 2305.05598), `finding` has its place in the architecture and is not offered until it is trained.
 A classification head tells which anatomy a drawn box belongs to. A local head makes the map of `encoder.local`: what
-the film looks like at each place, for an ROI too small to be a region.
+the film looks like at each place, for an ROI too small to be a region. With `crops` the other way is taken, which is
+there to be compared with: each region is cut from the frame itself and goes through the trunk alone.
 """
 
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class EncoderShape:
     dim: int = 128  # of each projection
     local: int = 8  # channels of the local map
     texture: int = 32  # channels that the local head reads off the frame itself
+    crops: int = 0  # side of a region cut from the frame, a multiple of 32; 0: cut from the one pass over the film
 
     def plain(self) -> dict[str, object]:
         return {
@@ -48,13 +50,14 @@ class EncoderShape:
             "dim": self.dim,
             "local": self.local,
             "texture": self.texture,
+            "crops": self.crops,
         }
 
 
 class Features(NamedTuple):
     """What is read off a film once."""
 
-    regions: Tensor  # (B, C, S/8, S/8): the map that every region is cut from
+    regions: Tensor  # (B, C, S/8, S/8): the map that every region is cut from; the frames themselves with `crops`
     local: Tensor  # (B, local, S/8, S/8): unit vectors, what the film looks like at each place
 
 
@@ -111,13 +114,15 @@ class RoiEncoder(nn.Module):
 
     def features(self, frames: Tensor) -> Features:
         """The one pass over a film."""
+        if self.shape.crops:  # no pass over the film, so no local map
+            return Features(frames, frames.new_zeros(len(frames), self.shape.local, 1, 1))
         fine, middle, _ = self.trunk(frames)
         return Features(middle, self.local(frames, fine))
 
     def embed(self, features: Features, boxes: Tensor) -> Encoded:
         """What is cut from it for each box."""
         batch, count = boxes.shape[:2]
-        hidden = self.region(crop(features.regions, boxes, self.shape.context))  # (B * N, hidden)
+        hidden = self.region(self._cut(features.regions, boxes))  # (B * N, hidden)
         vectors = {
             name: F.normalize(project(hidden), dim=-1).view(batch, count, -1)
             for name, project in self.projections.items()
@@ -125,20 +130,26 @@ class RoiEncoder(nn.Module):
         anatomy = self.classifier(hidden).view(batch, count, -1)
         return Encoded(vectors, anatomy, hidden.view(batch, count, -1), features.local)
 
+    def _cut(self, source: Tensor, boxes: Tensor) -> Tensor:
+        """(B * N, C, 7, 7) of each box."""
+        if self.shape.crops:
+            middle: Tensor = self.trunk(crop(source, boxes, self.shape.context, self.shape.crops))[1]
+            return F.interpolate(middle, size=(CELLS, CELLS), mode="bilinear", align_corners=False)
+        return F.avg_pool2d(crop(source, boxes, self.shape.context, SAMPLES), SAMPLES // CELLS)
 
-def crop(features: Tensor, boxes: Tensor, context: float) -> Tensor:
-    """(B, C, h, w) and (B, N, 4) shares of the frame -> (B * N, C, 7, 7). Outside the frame is 0.
+
+def crop(features: Tensor, boxes: Tensor, context: float, samples: int) -> Tensor:
+    """(B, C, h, w) and (B, N, 4) shares of the frame -> (B * N, C, samples, samples). Outside the frame is 0.
 
     All boxes of a film are one tall sampling grid, so the map is read once.
     """
     batch, count = boxes.shape[:2]
     size = (boxes[..., 2:] - boxes[..., :2]) * (1.0 + context)  # (B, N, 2): width, height
     centre = boxes[..., :2] + boxes[..., 2:] - 1.0  # -1..1 over the frame
-    along = (torch.arange(SAMPLES, dtype=boxes.dtype, device=boxes.device) * 2 + 1) / SAMPLES - 1.0
-    places = centre[..., None] + size[..., None] * along  # (B, N, 2, 14): x of the columns, y of the rows
+    along = (torch.arange(samples, dtype=boxes.dtype, device=boxes.device) * 2 + 1) / samples - 1.0
+    places = centre[..., None] + size[..., None] * along  # (B, N, 2, samples): x of the columns, y of the rows
     x, y = places[..., 0, None, :], places[..., 1, :, None]
-    grid = torch.stack([x.expand(-1, -1, SAMPLES, -1), y.expand(-1, -1, -1, SAMPLES)], dim=-1)
-    tall = grid.reshape(batch, count * SAMPLES, SAMPLES, 2)
+    grid = torch.stack([x.expand(-1, -1, samples, -1), y.expand(-1, -1, -1, samples)], dim=-1)
+    tall = grid.reshape(batch, count * samples, samples, 2)
     sampled = F.grid_sample(features, tall, mode="bilinear", padding_mode="zeros", align_corners=False)
-    cut = sampled.view(batch, -1, count, SAMPLES, SAMPLES).transpose(1, 2).flatten(0, 1)  # (B * N, C, 14, 14)
-    return F.avg_pool2d(cut, SAMPLES // CELLS)
+    return sampled.view(batch, -1, count, samples, samples).transpose(1, 2).flatten(0, 1)

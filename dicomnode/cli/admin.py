@@ -159,6 +159,8 @@ def reindex_archive(arguments: argparse.Namespace) -> int:
         elif arguments.only == "features":
             with output.progress(quiet=arguments.json) as report:
                 result = reindex.add_features(store, settings, report)
+        elif arguments.only == "thresholds" and arguments.dry_run:
+            result = reindex.measured_thresholds(store)
         elif arguments.only == "thresholds":
             result = reindex.measure_thresholds(store)
         elif arguments.abandon:

@@ -48,6 +48,8 @@ def add(commands: options.Commands) -> None:
     compare.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2], help="(default: 0 1 2)")
     compare.add_argument("--epochs", type=int, help="passes over the films of each run (default: the recipe's)")
     compare.add_argument("--size", type=int, help="pixels, side of the frame (default: the shipped one's)")
+    compare.add_argument("--crops", type=int, help="pixels, side of a crop a region (default: one pass over the film)")
+    compare.add_argument("--split", help="the films that are measured (default: dev_val)")
     compare.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     compare.add_argument("--threads", type=int, help="of torch (default: as many as there are cores)")
     options.json_flag(compare)
@@ -126,7 +128,8 @@ def compare_objectives(arguments: argparse.Namespace) -> int:
     from encoder.train.loop import TrainOptions
 
     given: dict[str, Any] = {"objectives": arguments.objective and tuple(map(_known, arguments.objective))}
-    given |= {"seeds": tuple(arguments.seed), "size": arguments.size}
+    given |= {"seeds": tuple(arguments.seed), "size": arguments.size, "crops": arguments.crops}
+    given |= {"split": arguments.split}
     wanted = Comparison(**{name: value for name, value in given.items() if value})
     run = TrainOptions(
         data=arguments.data,
