@@ -146,8 +146,10 @@ def compare_objectives(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.as_json(result)
     else:
-        rows = [[str(row.get(name, "")) for name in result["table"][0]] for row in result["table"]]
-        output.table("held patients", tuple(result["table"][0]), rows)
+        # The other ranges are in the JSON: beside them no line fits a page.
+        columns = [name for name in result["table"][0] if name == "map_range" or not name.endswith("_range")]
+        rows = [[str(row.get(name, "")) for name in columns] for row in result["table"]]
+        output.table("held patients", columns, rows)
     return 0
 
 

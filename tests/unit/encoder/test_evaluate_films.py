@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoder.checkpoint import read_manifest, save_manifest
 from encoder.data import read
 from encoder.errors import ImageError
-from encoder.evaluate import films, report
+from encoder.evaluate import films, local, report
 from encoder.evaluate.evaluation import Evaluation, Material
 from encoder.evaluate.tables import tables
 from encoder.pipeline import Pipeline
@@ -23,8 +25,8 @@ NAMED = {  # MODELS.md section 4
     "unlike_archive": {"auroc"},
 }
 SECTIONS = (
-    *("Measured", "Detector", "Retrieval, anatomy", "Retrieval, finding", "Unlike-archive warning", "Each region"),
-    *("Regions, with", "Confusion", "True and found boxes", "Receiver", "Projection map", "Left out"),
+    *("Measured", "Detector", "Retrieval, anatomy", "Retrieval, finding", "Unlike-archive warning", "Small ROIs"),
+    *("Each region", "Regions, with", "Confusion", "True and found boxes", "Receiver", "Projection map", "Left out"),
 )
 ANATOMY = {"map", "p@5", "worst_region", "worst_p@5", "knn_accuracy", "raw_pixels_map", "gallery", "chance_p@5", "ci95"}
 
@@ -55,6 +57,26 @@ def test_every_name_of_the_specification_is_there(measured: Evaluation) -> None:
     assert (summary["films"], summary["patients"]) == (8, 8)
     assert summary["detector"]["moved"]["films"] == 2
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_small_rois_are_measured_where_the_set_has_a_local_head(
+    measured: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert measured.summary["local"] == {"note": local.NO_MAP}
+    folder = small.write(tmp_path / "set")
+    save_manifest(folder, replace(read_manifest(folder, "encoder"), local=True))
+    monkeypatch.setattr(films, "CLOSER", 0)
+    monkeypatch.setattr(local, "ASKED", 3)
+    monkeypatch.setattr(local, "_holds", lambda *_: True)  # an untrained detector puts zones anywhere
+    collection = read(chests.diagnose(chests.write(tmp_path / "cxr", 12, 1)))
+    pipeline = Pipeline.load(folder, threads=1, runtime="torch")
+    summary: Any = films.evaluate_films(collection, pipeline, "all").summary
+    assert set(summary["local"]["control"]) == {"hit", "chance", "n"}
+    assert summary["local"]["control"]["n"] == 3 * local.ANSWERING
+    assert summary["local"]["nodules"]["films_with_nodule"] == 6
+    assert json.loads(json.dumps(summary)) == summary
+    (table,) = (each for each in tables(summary) if each.title == "small ROIs")
+    assert len(table.rows) == 2
 
 
 def test_it_takes_the_held_films_or_those_asked_for(data: Path, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from encoder.metrics import (
     precision_at,
     rank_all,
     recall_at,
-    unlike_distances,
 )
 
 
@@ -121,12 +120,6 @@ def test_an_interval_never_draws_patients_without_a_value() -> None:
     assert (low, high) == (0.5, 0.5)
     with pytest.raises(ValueError, match="no values"):
         bootstrap_interval(values[1:], np.zeros(3, np.int64), np.arange(3), 1)
-
-
-def test_unlike_distance_ignores_own_patient_and_other_anatomy() -> None:
-    distance = unlike_distances(small_gallery(), 2)
-    assert distance[0] == pytest.approx(1 - (np.cos(0.1) + np.cos(0.2)) / 2, abs=1e-6)
-    assert np.isnan(unlike_distances(small_gallery(), 3)).all()
 
 
 def test_auroc_by_hand() -> None:
