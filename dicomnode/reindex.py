@@ -122,6 +122,12 @@ def _features(store: Store, config: Config, pipeline: Pipeline, film: Unmapped) 
     return features
 
 
+def indexed_vectors(store: Store) -> dict[str, Any]:
+    """What `rebuild_index` would do, changing nothing."""
+    live = _live(store)
+    return {"generation": live.id, "vectors": store.regions.count(live.id) * len(live.model.projections)}
+
+
 def run(store: Store, config: Config, model: Path | None, report: Report) -> dict[str, Any]:
     """Build, check, swap, and drop what is older than the one kept for rollback.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from encoder.checkpoint import PARTS, read_bytes, read_manifest
 from encoder.data import HELD, Film, read, split
+from encoder.errors import TrainingDataError
 from encoder.evaluate import retrieval
 from encoder.evaluate.entries import Entry
 from encoder.evaluate.films import entries_of
@@ -74,8 +75,11 @@ def _run(
 ) -> dict[str, Any]:
     """One objective, one seed."""
     kept = options.out / "result.json"
+    asked = {"epochs": options.epochs, "films": len(films), **shape.plain()}
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        if found["asked"] != asked:
+            raise TrainingDataError(f"{options.out.name}: a run of another size, length or split is there already")
         return found
     options.out.mkdir(parents=True, exist_ok=True)
     for name in (f"{PARTS[0]}.json", f"{PARTS[0]}.safetensors"):
@@ -83,7 +87,7 @@ def _run(
     started = time.monotonic()
     train_encoder(replace(options, resume=True), report, shape)
     minutes = (time.monotonic() - started) / 60
-    result = {**_measured(options.out, films), "seed": options.seed, "minutes": round(minutes, 2)}
+    result = {**_measured(options.out, films), "asked": asked, "seed": options.seed, "minutes": round(minutes, 2)}
     kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
@@ -127,6 +131,8 @@ def _same_film(pipeline: Pipeline, films: Sequence[Film]) -> float:
                         asked.append((anatomy, film.id, vector))
     hits: dict[int, list[bool]] = {}
     for anatomy, film_id, vector in asked:
+        if anatomy not in stored:
+            continue  # only the edge of it is on the film as it is
         known = stored[anatomy]
         best = int(np.argmax(np.stack([row for _, row in known]) @ vector))
         hits.setdefault(anatomy, []).append(known[best][0] == film_id)

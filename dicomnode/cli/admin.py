@@ -147,31 +147,10 @@ def retry_failed(arguments: argparse.Namespace) -> int:
 
 def reindex_archive(arguments: argparse.Namespace) -> int:
     """Build a generation beside the live one and swap; or do only a part of it."""
-    from dicomnode import reindex
-
     settings = options.load(arguments, **{"ingest.workers": arguments.workers})
     store = existing(settings)
     try:
-        if arguments.only == "index":
-            result = reindex.rebuild_index(store, settings)
-        elif arguments.only == "features" and arguments.dry_run:
-            result = reindex.missing_features(store)
-        elif arguments.only == "features":
-            with output.progress(quiet=arguments.json) as report:
-                result = reindex.add_features(store, settings, report)
-        elif arguments.only == "thresholds" and arguments.dry_run:
-            result = reindex.measured_thresholds(store)
-        elif arguments.only == "thresholds":
-            result = reindex.measure_thresholds(store)
-        elif arguments.abandon:
-            result = reindex.abandon(store)
-        elif arguments.rollback:
-            result = reindex.roll_back(store)
-        elif arguments.dry_run:
-            result = reindex.plan(store, arguments.model)
-        else:
-            with output.progress(quiet=arguments.json) as report:
-                result = reindex.run(store, settings, arguments.model, report)
+        result = _part(arguments, store, settings) if arguments.only else _whole(arguments, store, settings)
     finally:
         store.close()
     if arguments.json:
@@ -179,6 +158,35 @@ def reindex_archive(arguments: argparse.Namespace) -> int:
     else:
         output.say(", ".join(f"{name} {value}" for name, value in result.items()))
     return 0
+
+
+def _whole(arguments: argparse.Namespace, store: Store, settings: Config) -> dict[str, Any]:
+    from dicomnode import reindex
+
+    if arguments.abandon:
+        return reindex.abandon(store)
+    if arguments.rollback:
+        return reindex.roll_back(store)
+    if arguments.dry_run:
+        return reindex.plan(store, arguments.model)
+    with output.progress(quiet=arguments.json) as report:
+        return reindex.run(store, settings, arguments.model, report)
+
+
+def _part(arguments: argparse.Namespace, store: Store, settings: Config) -> dict[str, Any]:
+    from dicomnode import reindex
+
+    if arguments.dry_run:
+        would = {
+            "index": reindex.indexed_vectors,
+            "features": reindex.missing_features,
+            "thresholds": reindex.measured_thresholds,
+        }
+        return would[arguments.only](store)
+    with output.progress(quiet=arguments.json) as report:
+        if arguments.only == "features":
+            return reindex.add_features(store, settings, report)
+    return reindex.rebuild_index(store, settings) if arguments.only == "index" else reindex.measure_thresholds(store)
 
 
 def show_config(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from encoder.checkpoint import read_manifest, save
 from encoder.errors import NoFindings
 from encoder.metrics import bootstrap_interval
+from encoder.roi_encoder import RoiEncoder
 from encoder.runtime import EncoderRuntime
 from encoder.train.augment import Cached, Sample, augmented, plain
 from encoder.train.films import prepare
@@ -114,6 +115,8 @@ def train_finding(options: TrainOptions, report: Report) -> None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     encoder = EncoderRuntime.load(options.out, options.device)
+    fresh = RoiEncoder(encoder.model.shape).projections[PROJECTION]
+    encoder.model.projections[PROJECTION].load_state_dict(fresh.state_dict())  # whatever was there before
     prepared = prepare(options, PROJECTION, encoder.size, report)
     spoken = [film for film in prepared.films if film.findings is not None]
     names = sorted({name for film in spoken for findings in (film.findings or {}).values() for name in findings})

@@ -18,6 +18,7 @@ from encoder.boxes import Box
 from encoder.checkpoint import read_manifest, save
 from encoder.local import LocalMap, match, patch
 from encoder.preprocess import frame, placement
+from encoder.roi_encoder import RoiEncoder
 from encoder.runtime import EncoderRuntime, in_whole_numbers
 from encoder.train.augment import Cached, exposed
 from encoder.train.films import prepare
@@ -185,6 +186,7 @@ def train_local(options: TrainOptions, report: Report) -> None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     encoder = EncoderRuntime.load(options.out, options.device)
+    encoder.model.local.load_state_dict(RoiEncoder(encoder.model.shape).local.state_dict())  # whatever was there before
     data = prepare(options, _Likeness.name, encoder.size, report)
     task = _Likeness(encoder, data.held)
     task.model.requires_grad_(True)
