@@ -75,7 +75,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "simclr-classified": Objective(Weights(own_view=1.0), CLASSIFIED),
     "together": Objective(Weights(contrastive=1.0, classified=1.0), Weights(contrastive=1.0, classified=1.0)),
 }
-SHIPPED_OBJECTIVE = "regionmir-apart"
+SHIPPED_OBJECTIVE = "together"
 
 
 @dataclass(frozen=True, eq=False)
