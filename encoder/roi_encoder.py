@@ -1,8 +1,8 @@
 """The network's frame and boxes go in, one unit vector for each box and projection comes out.
 
 One pass of the trunk serves every region of a film; a region is a 14 x 14 bilinear sample of the feature map, with
-some context around its box, pooled to 7 x 7. Two projections read it: `anatomy` is trained (region-contrastive, then
-classification: arXiv 2305.05598), `finding` has its place in the architecture and is not offered until it is trained.
+some context around its box, pooled to 7 x 7. Two projections read it: `anatomy` is trained region-contrastive and by
+classification (arXiv 2305.05598), `finding` is offered where it has beaten chance on held patients.
 A classification head tells which anatomy a drawn box belongs to. A local head makes the map of `encoder.local`: what
 the film looks like at each place, for an ROI too small to be a region. With `crops` the other way is taken, which is
 there to be compared with: each region is cut from the frame itself and goes through the trunk alone.

@@ -1,10 +1,10 @@
 """Films with regions go in, `encoder.safetensors` and its manifest come out.
 
-The recipe of RegionMIR (arXiv 2305.05598): first region-contrastive, the same anatomy in two films is the positive
-pair; then classification, here by cosine to one prototype an anatomy, so that what is trained is the space that is
-searched. `OBJECTIVES` holds it beside what it is compared with; `regionmir-apart` adds a pull that keeps the patients
-of one anatomy apart (`losses.same_region`, which is ours). Boxes are shaken as a detector would miss them. The trunk
-starts from the detector's when the model set has one.
+Region-contrastive, the same anatomy in two films is the positive pair, and classification, here by cosine to one
+prototype an anatomy, so that what is trained is the space that is searched. RegionMIR (arXiv 2305.05598) does one after
+the other; `OBJECTIVES` holds that, what it is compared with, and what is shipped: the one that came first on held
+patients (`encoder.compare`). Boxes are shaken as a detector would miss them. The trunk starts from the detector's when
+the model set has one.
 """
 
 from collections.abc import Mapping, Sequence

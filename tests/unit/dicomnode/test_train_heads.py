@@ -9,6 +9,7 @@ from dicomnode.cli import main
 from encoder.boxes import Box
 from encoder.checkpoint import read_manifest
 from encoder.pipeline import Pipeline
+from encoder.train.encoder import SHIPPED_OBJECTIVE
 from tests.unit.encoder import chests, small
 
 
@@ -36,7 +37,7 @@ def test_all_leaves_a_whole_set(tmp_path: Path) -> None:
     manifest = read_manifest(out, "encoder")
     assert manifest.local
     assert {"map", "local_placed", "finding_p@5", "finding_over_chance_low"} <= set(manifest.metrics)
-    assert manifest.objective == "regionmir-apart"
+    assert manifest.objective == SHIPPED_OBJECTIVE
     assert manifest.unlike_slack >= 1.0
     rng = np.random.default_rng(0)
     found = loaded(out).embed(chests.picture(chests.contours(rng), rng), [Box(10, 10, 40, 80)])
