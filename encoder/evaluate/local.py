@@ -27,6 +27,8 @@ ZONES = tuple(
 )
 ASKED, ANSWERING = 24, 4  # control: things, and films that each is pasted into beside the asking one
 SEED = 50_000
+# Of the film's range and of its longer side: from there on a thing is plain to see.
+CONTRAST, SIDE = 0.3, 0.04
 FIRST = 5  # answers of a nodule that are looked at
 DRAWS = 64  # random places for chance
 NO_MAP = "no local map: the model set has no local head, or finds no region"
@@ -52,16 +54,21 @@ def summary(located: Sequence[Located], pipeline: Pipeline, seed: int) -> dict[s
 
 
 def control(films: Sequence[Film], pipeline: Pipeline) -> dict[str, object] | None:
-    """The share of matches that lie on the pasted thing. None without a local head or enough films."""
+    """The share of matches that lie on the pasted thing, also of the plain ones alone.
+
+    None without a local head or enough films.
+    """
     rng = np.random.default_rng(SEED)
     shown = {zone: [film for film in films if _shows(film, zone)] for zone in ZONES}
     zones = [zone for zone, of in shown.items() if len(of) > 1]
     if not zones:
         return None
     right: list[float] = []
+    clear: list[float] = []
     chances: list[float] = []
     for _ in range(ASKED):
         what = thing(rng)
+        plain = abs(what.contrast) >= CONTRAST and what.side >= SIDE
         zone = int(rng.choice(zones))
         chosen = shown[zone]
         order = rng.permutation(len(chosen))[: ANSWERING + 1]
@@ -71,10 +78,12 @@ def control(films: Sequence[Film], pipeline: Pipeline) -> dict[str, object] | No
             if asking is not None and local is not None:
                 best = match(patch(asking, asked), local, region)
                 right.append(float(best is not None and _on(best, truth)))
+                clear += right[-1:] if plain else []
                 chances.append(min(1.0, truth.area / max(region.area, 1.0)))
     if not right:
         return None
-    return {"hit": _mean(right), "chance": _mean(chances), "n": len(right)}
+    found: dict[str, object] = {"hit": _mean(right), "chance": _mean(chances), "n": len(right)}
+    return {**found, "clear_hit": _mean(clear), "clear_n": len(clear)} if clear else found
 
 
 def nodules(located: Sequence[Located], seed: int) -> dict[str, object] | None:

@@ -137,6 +137,8 @@ def _local(summary: Summary) -> Iterator[Table]:
     note = str(found.get("note", ""))
     if control := found.get("control"):
         rows.append(("made-up things: match on them", control["hit"], "", None, control["chance"], control["n"]))
+        if "clear_hit" in control:
+            rows.append(("of these, plain to see", control["clear_hit"], "", None, None, control["clear_n"]))
     if real := found.get("nodules"):
         measured = real["on_a_nodule@5"], spread(real["ci95"]), real["region_vectors_alone"], real["chance"]
         rows.append(("nodules: first 5 on one", *measured, real["queries"]))

@@ -226,9 +226,15 @@ def test_both_are_told_in_one_table(sick: list[Film]) -> None:
     found = local.summary(rows, Marking(sick[0].image), 0)  # type: ignore[arg-type]
     assert set(found) == {"control", "nodules"}
     (table,) = tables({"local": found})
-    assert [row[0] for row in table.rows] == ["made-up things: match on them", "nodules: first 5 on one"]
-    assert [row[1] for row in table.rows] == [1.0, 1.0]
-    assert [row[-1] for row in table.rows] == [local.ASKED * local.ANSWERING, 7]
+    assert [row[0] for row in table.rows] == [
+        "made-up things: match on them",
+        "of these, plain to see",
+        "nodules: first 5 on one",
+    ]
+    assert [row[1] for row in table.rows] == [1.0, 1.0, 1.0]
+    everything, plain, nodules = (row[-1] for row in table.rows)
+    assert (everything, nodules) == (local.ASKED * local.ANSWERING, 7)
+    assert 0 < plain < everything
     assert table.note == "7 films with a nodule"
 
 
