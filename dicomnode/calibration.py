@@ -6,7 +6,7 @@ brought along holds.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,8 @@ from storage.store import Store
 
 log = logging.getLogger(__name__)
 IMAGES = "images"  # beside the thresholds: how many images they were measured on
-SAMPLE = 2_000  # images at most, of patients drawn with a fixed seed
+SAMPLE = 2_000  # images at most
 SEED = 0
-PAGE = 100
 GROWN = 1.5  # times the images measured: then it is time to measure again
 
 
@@ -36,9 +35,8 @@ def calibrate(store: Store, generation: Generation) -> dict[str, Any]:
     images = store.regions.instances(generation.id)
     found: dict[int, list[tuple[NDArray[np.float32], int]]] = {}
     projection = generation.model.projections[0]
-    for page in _pages(_sample(images)):
-        for row in store.regions.with_vectors(generation.id, projection, page):
-            found.setdefault(row.region.anatomy, []).append((row.vector.astype(np.float32), row.patient_row_id))
+    for row in store.regions.with_vectors(generation.id, projection, by_patient(images)[:SAMPLE]):
+        found.setdefault(row.region.anatomy, []).append((row.vector.astype(np.float32), row.patient_row_id))
     slack = float(generation.model.thresholds.get(SLACK, 1.0))
     limits = {str(anatomy): _threshold(of) for anatomy, of in found.items()}
     measured = {anatomy: round(limit * slack, 6) for anatomy, limit in limits.items() if limit is not None}
@@ -48,18 +46,11 @@ def calibrate(store: Store, generation: Generation) -> dict[str, Any]:
     return {"generation": generation.id, "images": len(images), "anatomies_measured": len(measured)}
 
 
-def _sample(images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n, 2) image and patient -> image ids of whole patients, about `SAMPLE` of them."""
+def by_patient(images: NDArray[np.int64]) -> list[int]:
+    """(n, 2) image and patient -> image ids, patient after patient in an order drawn with a fixed seed."""
     patients = np.random.default_rng(SEED).permutation(np.unique(images[:, 1]))
-    order = {int(patient): number for number, patient in enumerate(patients)}
-    place = np.array([order[int(patient)] for patient in images[:, 1]], np.int64)
-    chosen = np.argsort(place, kind="stable")[:SAMPLE]
-    return np.asarray(images[chosen, 0])
-
-
-def _pages(ids: NDArray[np.int64]) -> Iterator[list[int]]:
-    for start in range(0, len(ids), PAGE):
-        yield ids[start : start + PAGE].tolist()
+    place = {int(patient): number for number, patient in enumerate(patients)}
+    return [row[0] for row in sorted(images.tolist(), key=lambda row: (place[row[1]], row[0]))]
 
 
 def _threshold(rows: list[tuple[NDArray[np.float32], int]]) -> float | None:

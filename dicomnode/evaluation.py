@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode import truth as confirmed
+from dicomnode.calibration import by_patient
 from dicomnode.errors import DicomNodeError
 from dicomnode.truth import Truth
 from encoder import checkpoint
@@ -87,14 +88,13 @@ def _sample(
     store: Store, live: Generation, projection: str, images: NDArray[np.int64], most: int, report: Report
 ) -> list[RegionVector]:
     """All regions of patients drawn in turn until there are `most`; always of two patients where there are two."""
-    patients = np.random.default_rng(BOOTSTRAP_SEED).permutation(np.unique(images[:, 1]))
-    place = {int(patient): number for number, patient in enumerate(patients)}
-    order = sorted(images.tolist(), key=lambda row: (place[row[1]], row[0]))
+    order = by_patient(images)
+    place = {image: number for number, image in enumerate(order)}
     rows: list[RegionVector] = []
     wanted = min(most, store.regions.count(live.id))
     for start in range(0, len(order), PAGE):
-        page = store.regions.with_vectors(live.id, projection, [row[0] for row in order[start : start + PAGE]])
-        rows += sorted(page, key=lambda row: place[row.patient_row_id])
+        page = store.regions.with_vectors(live.id, projection, order[start : start + PAGE])
+        rows += sorted(page, key=lambda row: place[row.region.instance_id])
         report("reading vectors", min(len(rows), wanted), wanted, "")
         if len(rows) >= most:
             break

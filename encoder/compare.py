@@ -23,6 +23,7 @@ from encoder.data import HELD, Film, read, split
 from encoder.errors import TrainingDataError
 from encoder.evaluate import retrieval
 from encoder.evaluate.entries import Entry
+from encoder.evaluate.evaluation import BOOTSTRAP_SEED
 from encoder.evaluate.films import entries_of
 from encoder.evaluate.moved import PLAIN, views
 from encoder.pipeline import Pipeline
@@ -31,7 +32,6 @@ from encoder.train.encoder import OBJECTIVES, train_encoder
 from encoder.train.films import spread
 from encoder.train.loop import Report, TrainOptions
 
-BOOTSTRAP_SEED = 0
 COLUMNS = ("map", "p@5", "knn_accuracy", "accuracy", "same_film_hit@1")
 SMALLER = "scaled_0.8"  # the view of `evaluate.moved` in which a film asks for itself
 
@@ -121,8 +121,8 @@ def _same_film(pipeline: Pipeline, films: Sequence[Film]) -> float:
     stored: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}
     asked: list[tuple[int, str, NDArray[np.float32]]] = []
     for film in films:
-        for view in views(film):
-            if view.kind in (PLAIN, SMALLER) and view.truth:
+        for view in views(film, (PLAIN, SMALLER)):
+            if view.truth:
                 vectors = pipeline.embed(view.image, list(view.truth.values())).vectors["anatomy"]
                 for anatomy, vector in zip(view.truth, vectors, strict=True):
                     if view.kind == PLAIN:

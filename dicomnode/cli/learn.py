@@ -3,10 +3,14 @@
 import argparse
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dicomnode.cli import options, output
+
+if TYPE_CHECKING:
+    from encoder.train.loop import TrainOptions
 
 Trainer = Callable[[Any, output.Reporter], None]
 
@@ -72,25 +76,15 @@ def _add_images(part: argparse.ArgumentParser) -> None:
 
 def train_model(arguments: argparse.Namespace) -> int:
     """One training run; its folder can then be used as a model set."""
-    from dicomnode.pixels.labelled import LabelledFilms
     from encoder.errors import NoFindings
-    from encoder.train.loop import TrainOptions
 
-    chosen: dict[str, Any] = {} if arguments.epochs is None else {"epochs": arguments.epochs}
-    wanted = TrainOptions(
-        data=arguments.data,
-        out=arguments.out,
-        images=arguments.images,
-        decoder=LabelledFilms(),
+    wanted = replace(
+        _options(arguments),
         seed=arguments.seed,
-        device=arguments.device,
-        threads=arguments.threads,
         source=arguments.source,
         resume=arguments.resume,
-        commit=_commit(),
         objective=_known(getattr(arguments, "objective", None)),
         from_scratch=getattr(arguments, "from_scratch", False),
-        **chosen,
     )
     with output.progress() as report:
         for train in _trainers(arguments.part):
@@ -102,6 +96,23 @@ def train_model(arguments: argparse.Namespace) -> int:
                 report("left out", 0, 0, str(error))
     output.say(f"run folder: {arguments.out}")
     return 0
+
+
+def _options(arguments: argparse.Namespace) -> "TrainOptions":
+    """What every training command is told."""
+    from dicomnode.pixels.labelled import LabelledFilms
+    from encoder.train.loop import TrainOptions
+
+    return TrainOptions(
+        data=arguments.data,
+        out=arguments.out,
+        images=arguments.images,
+        decoder=LabelledFilms(),
+        epochs=arguments.epochs,
+        device=arguments.device,
+        threads=arguments.threads,
+        commit=_commit(),
+    )
 
 
 def _trainers(part: str) -> list[Trainer]:
@@ -122,27 +133,19 @@ def _trainers(part: str) -> list[Trainer]:
 
 def compare_objectives(arguments: argparse.Namespace) -> int:
     """The table of what each way of training is worth."""
-    from dicomnode.pixels.labelled import LabelledFilms
     from encoder.compare import Comparison, compare
     from encoder.pipeline import SHIPPED
-    from encoder.train.loop import TrainOptions
 
-    given: dict[str, Any] = {"objectives": arguments.objective and tuple(map(_known, arguments.objective))}
-    given |= {"seeds": tuple(arguments.seed), "size": arguments.size, "crops": arguments.crops}
-    given |= {"split": arguments.split}
+    given = {
+        "objectives": arguments.objective and tuple(map(_known, arguments.objective)),
+        "seeds": tuple(arguments.seed),
+        "size": arguments.size,
+        "crops": arguments.crops,
+        "split": arguments.split,
+    }
     wanted = Comparison(**{name: value for name, value in given.items() if value})
-    run = TrainOptions(
-        data=arguments.data,
-        out=arguments.out,
-        images=arguments.images,
-        decoder=LabelledFilms(),
-        epochs=arguments.epochs,
-        device=arguments.device,
-        threads=arguments.threads,
-        commit=_commit(),
-    )
     with output.progress(quiet=arguments.json) as report:
-        result = compare(run, wanted, arguments.detector or SHIPPED, report)
+        result = compare(_options(arguments), wanted, arguments.detector or SHIPPED, report)
     if arguments.json:
         output.as_json(result)
     else:

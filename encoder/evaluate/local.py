@@ -25,7 +25,7 @@ ZONES = tuple(
     for side in ("right", "left")
     for part in ("upper", "mid", "lower")
 )
-ASKED, ANSWERING = 24, 4  # control: things, and films that each is pasted into beside the asking one
+ASKED, ANSWERING = 72, 4  # control: things, and films that each is pasted into beside the asking one
 SEED = 50_000
 # Of the film's range and of its longer side: from there on a thing is plain to see.
 CONTRAST, SIDE = 0.3, 0.04
@@ -66,7 +66,8 @@ def control(films: Sequence[Film], pipeline: Pipeline) -> dict[str, object] | No
     right: list[float] = []
     clear: list[float] = []
     chances: list[float] = []
-    for _ in range(ASKED):
+    things: list[int] = []
+    for number in range(ASKED):
         what = thing(rng)
         plain = abs(what.contrast) >= CONTRAST and what.side >= SIDE
         zone = int(rng.choice(zones))
@@ -79,10 +80,13 @@ def control(films: Sequence[Film], pipeline: Pipeline) -> dict[str, object] | No
                 best = match(patch(asking, asked), local, region)
                 right.append(float(best is not None and _on(best, truth)))
                 clear += right[-1:] if plain else []
+                things.append(number)
                 chances.append(min(1.0, truth.area / max(region.area, 1.0)))
     if not right:
         return None
+    low, high = bootstrap_interval(np.array(right), np.zeros(len(right), np.int64), np.array(things), SEED)
     found: dict[str, object] = {"hit": _mean(right), "chance": _mean(chances), "n": len(right)}
+    found["ci95"] = [round(low, 4), round(high, 4)]  # over things
     return {**found, "clear_hit": _mean(clear), "clear_n": len(clear)} if clear else found
 
 

@@ -4,7 +4,7 @@ Shifted, scaled, cut, faint, inverted, tilted: what a detector trained on well-p
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,15 +47,17 @@ class Placed:
     iou: float  # 0 when the detector says that it is absent
 
 
-def views(film: Film) -> Iterator[View]:
-    """The film as it is, then every kind of view."""
+def views(film: Film, kinds: Container[str] | None = None) -> Iterator[View]:
+    """The film as it is, then every kind of view; only those of `kinds` where these are given."""
     image = film.image
-    yield View(PLAIN, image, visible(film, STILL, film.size))
-    for kind, moving in MOVINGS.items():
-        affine, size = moving(film.size)
-        yield View(kind, warped(image, affine, size), visible(film, affine, size))
-    for kind, tone in TONES.items():
-        yield View(kind, tone(image), visible(film, STILL, film.size))
+    for kind in (PLAIN, *MOVINGS, *TONES):
+        if kinds is not None and kind not in kinds:
+            continue
+        if kind in MOVINGS:
+            affine, size = MOVINGS[kind](film.size)
+            yield View(kind, warped(image, affine, size), visible(film, affine, size))
+        else:
+            yield View(kind, TONES[kind](image) if kind in TONES else image, visible(film, STILL, film.size))
 
 
 def placed(view: View, analysis: Analysis) -> list[Placed]:

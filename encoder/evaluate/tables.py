@@ -136,7 +136,16 @@ def _local(summary: Summary) -> Iterator[Table]:
     rows: list[tuple[Cell, ...]] = []
     note = str(found.get("note", ""))
     if control := found.get("control"):
-        rows.append(("made-up things: match on them", control["hit"], "", None, control["chance"], control["n"]))
+        rows.append(
+            (
+                "made-up things: match on them",
+                control["hit"],
+                spread(control["ci95"]),
+                None,
+                control["chance"],
+                control["n"],
+            )
+        )
         if "clear_hit" in control:
             rows.append(("of these, plain to see", control["clear_hit"], "", None, None, control["clear_n"]))
     if real := found.get("nodules"):

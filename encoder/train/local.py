@@ -96,10 +96,7 @@ class _Likeness:
         rng = np.random.default_rng(HELD_SEED)
         right, asked = 0, 0
         for start in range(0, len(self.held) - 1, RECIPE.batch):
-            films = self.held[start : start + RECIPE.batch]
-            if len(films) < 2:
-                break
-            frames, pairs = batch_of(films, self.size, rng)
+            frames, pairs = batch_of(self.held[start : start + RECIPE.batch], self.size, rng)
             maps = _local(self._maps(frames))
             for pair in pairs:
                 asked += 1

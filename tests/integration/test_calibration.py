@@ -146,11 +146,10 @@ def test_a_large_archive_is_measured_on_a_sample_of_whole_patients_and_counted_w
 ) -> None:
     fill(store, 40)
     monkeypatch.setattr(calibration, "SAMPLE", 30)
-    monkeypatch.setattr(calibration, "PAGE", 7)
     images = store.regions.instances(1)
-    sample = calibration._sample(images)
-    assert len(set(sample.tolist())) == 30
-    assert sample.tolist() == calibration._sample(images).tolist()
+    order = calibration.by_patient(images)
+    assert sorted(order) == images[:, 0].tolist()
+    assert order == calibration.by_patient(images)
     told = calibration.calibrate(store, live(store))
     assert (told["images"], told["anatomies_measured"]) == (40, 2)
     first = dict(live(store).model.thresholds)

@@ -71,7 +71,7 @@ def test_small_rois_are_measured_where_the_set_has_a_local_head(
     collection = read(chests.diagnose(chests.write(tmp_path / "cxr", 12, 1)))
     pipeline = Pipeline.load(folder, threads=1, runtime="torch")
     summary: Any = films.evaluate_films(collection, pipeline, "all").summary
-    assert set(summary["local"]["control"]) == {"hit", "chance", "n"}
+    assert set(summary["local"]["control"]) == {"hit", "chance", "n", "ci95"}
     assert summary["local"]["control"]["n"] == 3 * local.ANSWERING
     assert summary["local"]["nodules"]["films_with_nodule"] == 6
     assert json.loads(json.dumps(summary)) == summary
