@@ -92,6 +92,22 @@ class ModelSettings:
     )
 
 
+SERVICES = ("echo", "store", "find", "query", "move", "get", "commit")  # what a peer may be permitted
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """One configured AE, a table `[peers.NAME]`: who may call from where and ask for what, and where it is called."""
+
+    name: str
+    ae_title: str
+    host: str = ""  # where it listens; empty: the node never calls it
+    port: int = 104
+    tls: bool = False  # the node calls it over TLS, and it must call the node over TLS
+    addresses: tuple[str, ...] = ()  # addresses and networks (CIDR) that it may call from; empty: any
+    services: tuple[str, ...] = SERVICES
+
+
 @dataclass(frozen=True)
 class LogSettings:
     """What is written to standard error."""
@@ -109,6 +125,7 @@ class Config:
     ingest: IngestSettings = IngestSettings()
     query: QuerySettings = QuerySettings()
     models: ModelSettings = ModelSettings()
+    peers: tuple[PeerSettings, ...] = ()
     log: LogSettings = LogSettings()
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False)
 

@@ -1,53 +1,32 @@
 """TCP connections in, guarded associations out: pynetdicom's server with deadlines, caps and data sets on disk.
 
 pynetdicom keeps association control. Three of its parts are given others here, through its own hooks
-(`AE.make_server(server_class=...)` and the request handler): the socket (a cap and a deadline for each PDU), the
-connection handler (caps by address, no Nagle delay) and the DIMSE provider (a C-STORE data set goes to a scratch
-file as it arrives, so memory does not grow with the size of an object).
+(`AE.make_server(server_class=...)` and the request handler): the socket (`transport`: a cap and a deadline for each
+PDU), the connection handler (caps by address, no Nagle delay) and the DIMSE provider (`provider`: a C-STORE data set
+goes to a scratch file as it arrives, so memory does not grow with the size of an object).
 """
 
 import logging
-import queue
 import socket
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from socketserver import BaseServer
-from typing import Any, Protocol
+from typing import Any
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_STORE
-from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from dicomnode.dimse.provider import SpoolFactory, SpoolingProvider
+from dicomnode.dimse.transport import GuardedSocket
 
 log = logging.getLogger(__name__)
 
-MESSAGE_IN_MEMORY = 8 << 20  # bytes of a command set, and of a data set that is no C-STORE
-BEFORE_ASSOCIATION = 1 << 20  # bytes one PDU may hold before anything is negotiated
-PDU_SLACK = 1 << 10  # bytes above the negotiated maximum that are forgiven
 BACKLOG = 128  # connections the kernel queues; 5 stalls the connection of a burst for a second
-
-
-class Spool(Protocol):
-    """Where the data set of one C-STORE goes as it arrives. Never raises: what went wrong is kept for the handler."""
-
-    name: str
-
-    def write(self, fragment: bytes) -> int: ...
-
-    def close(self) -> None: ...
-
-
-SpoolFactory = Callable[[Association, C_STORE_RQ], Spool]
 
 
 @dataclass(frozen=True)
@@ -57,128 +36,6 @@ class Guards:
     pdu_timeout_s: float
     maximum_per_address: int
     maximum_connections: int
-
-
-class GuardedSocket(AssociationSocket):  # type: ignore[misc]
-    """A socket on which one PDU has a size cap and a deadline, read in large pieces."""
-
-    pdu_timeout_s: float = 30.0
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Exactly `nr_bytes`, or what had come when the peer closed. OSError past the cap or the deadline."""
-        connection: socket.socket = self.socket
-        if nr_bytes > self._cap():
-            raise OSError(f"PDU of {nr_bytes} bytes is over the maximum")
-        buffer = bytearray(nr_bytes)
-        view, received = memoryview(buffer), 0
-        deadline = time.monotonic() + self.pdu_timeout_s
-        try:
-            while received < nr_bytes:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError("PDU not complete in time")
-                connection.settimeout(left)
-                count = connection.recv_into(view[received:])
-                if not count:
-                    self._gone()
-                    return buffer[:received]
-                received += count
-        except ConnectionError:
-            self._gone()
-            raise
-        finally:
-            with suppress(OSError):
-                connection.settimeout(self.assoc.network_timeout)
-        return buffer
-
-    def _gone(self) -> None:
-        """The peer went. One that never asked for an association would keep its place until the ACSE time-out."""
-        if self.assoc.is_acceptor and self.assoc.requestor.primitive is None:
-            self.assoc.dul.to_user_queue.put(None)  # what the acceptor takes for that time-out
-
-    def _cap(self) -> int:
-        if not self.assoc.is_established:
-            return BEFORE_ASSOCIATION
-        return max(BEFORE_ASSOCIATION, int(self.assoc.acceptor.maximum_length) + PDU_SLACK)
-
-
-class _Requests(queue.Queue[Any]):
-    """Complete messages for the handlers. A request that lacks what the standard requires would never be answered."""
-
-    def __init__(self, refuse: Callable[[str], None]) -> None:
-        super().__init__()
-        self._refuse = refuse
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Pass a message on, or end the association."""
-        _, message = item
-        if isinstance(message, C_STORE | C_FIND | C_ECHO) and not (
-            message.is_valid_request or message.is_valid_response
-        ):
-            self._refuse("a request without its required elements")
-            return
-        super().put(item, block, timeout)
-
-
-class SpoolingProvider(DIMSEServiceProvider):  # type: ignore[misc]
-    """The DIMSE provider that writes the data set of a C-STORE request to a spool, fragment by fragment.
-
-    Memory bound: one PDU of each association, whatever the size of the object.
-    """
-
-    def __init__(self, assoc: Association, spool_factory: SpoolFactory) -> None:
-        super().__init__(assoc)
-        self._spool_factory = spool_factory
-        self._open: Spool | None = None
-        self._in_memory = 0  # bytes of the message that is arriving, where it is not spooled
-        self._refused = False
-        self.msg_queue = _Requests(self.refuse)
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """One P-DATA primitive. Its values are passed on singly, so that a spool is open before the first data."""
-        for value in primitive.presentation_data_value_list:
-            if self._refused:
-                return
-            single = P_DATA()
-            single.presentation_data_value_list.append(value)
-            try:
-                self._receive(single, len(value[1]))
-            except Exception as error:  # noqa: BLE001 - bytes that are no DIMSE message end their association only
-                self.refuse(f"no DIMSE message ({type(error).__name__})")
-
-    def _receive(self, single: P_DATA, size: int) -> None:
-        super().receive_primitive(single)
-        message: Any = self.message
-        if message is None:  # complete: it is the handler's now
-            self._open, self._in_memory = None, 0
-            return
-        if isinstance(message, C_STORE_RQ):
-            if message._data_set_file is None:
-                self._open = self._spool_factory(self.assoc, message)
-                message._data_set_file = self._open
-            return
-        self._in_memory += size
-        if self._in_memory > MESSAGE_IN_MEMORY:
-            self.refuse(f"a message of over {MESSAGE_IN_MEMORY} bytes")
-
-    def refuse(self, why: str) -> None:
-        """End the association: the peer broke the protocol."""
-        log.warning("association of %s aborted: %s", self.assoc.requestor.ae_title, why)
-        self._refused = True
-        self.message = None
-        self.dul.event_queue.put("Evt19")  # unrecognised or invalid PDU, PS3.8 9.2.4: abort
-
-    def abandon(self) -> None:
-        """The connection ended: forget the data set that was arriving, and those that nobody had served yet."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-        with suppress(queue.Empty):
-            while True:
-                _, request = self.msg_queue.get(block=False)
-                waiting: Spool | None = getattr(request, "_dataset_file", None)
-                if waiting is not None:
-                    waiting.close()
 
 
 class ConnectionHandler(RequestHandler):  # type: ignore[misc]

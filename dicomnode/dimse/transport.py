@@ -1,0 +1,53 @@
+"""A TCP connection in, PDUs out: a socket on which one PDU has a size cap and a deadline. PS3.8 9.3."""
+
+import socket
+import time
+from contextlib import suppress
+
+from pynetdicom.transport import AssociationSocket
+
+BEFORE_ASSOCIATION = 1 << 20  # bytes one PDU may hold before anything is negotiated
+PDU_SLACK = 1 << 10  # bytes above the negotiated maximum that are forgiven
+
+
+class GuardedSocket(AssociationSocket):  # type: ignore[misc]
+    """A socket on which one PDU has a size cap and a deadline, read in large pieces."""
+
+    pdu_timeout_s: float = 30.0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly `nr_bytes`, or what had come when the peer closed. OSError past the cap or the deadline."""
+        connection: socket.socket = self.socket
+        if nr_bytes > self._cap():
+            raise OSError(f"PDU of {nr_bytes} bytes is over the maximum")
+        buffer = bytearray(nr_bytes)
+        view, received = memoryview(buffer), 0
+        deadline = time.monotonic() + self.pdu_timeout_s
+        try:
+            while received < nr_bytes:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("PDU not complete in time")
+                connection.settimeout(left)
+                count = connection.recv_into(view[received:])
+                if not count:
+                    self._gone()
+                    return buffer[:received]
+                received += count
+        except ConnectionError:
+            self._gone()
+            raise
+        finally:
+            with suppress(OSError):
+                connection.settimeout(self.assoc.network_timeout)
+        return buffer
+
+    def _gone(self) -> None:
+        """The peer went. One that never asked for an association would keep its place until the ACSE time-out."""
+        if self.assoc.is_acceptor and self.assoc.requestor.primitive is None:
+            self.assoc.dul.to_user_queue.put(None)  # what the acceptor takes for that time-out
+
+    def _cap(self) -> int:
+        if not self.assoc.is_established:
+            return BEFORE_ASSOCIATION
+        return max(BEFORE_ASSOCIATION, int(self.assoc.acceptor.maximum_length) + PDU_SLACK)
