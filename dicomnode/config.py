@@ -2,14 +2,15 @@
 
 Each field of the section classes is one setting; its config key, environment variable, flag, documented row and the
 commented line in `etc/dicomnode.toml` come from that declaration. Later sources win: default, file, environment
-`DICOMNODE_<SECTION>__<KEY>`, flag.
+`DICOMNODE_<SECTION>__<KEY>`, flag. Peers are tables `[peers.NAME]` of the file only.
 """
 
 import dataclasses
 import difflib
+import ipaddress
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +19,47 @@ from dicomnode.errors import ConfigError
 
 Source = Literal["default", "file", "environment", "flag"]
 ENVIRONMENT_PREFIX = "DICOMNODE_"
+AE_TITLE_LENGTH = 16
+HIGHEST_PORT = 65535
 
 
 def _setting(
-    default: Any, about: str, *, choices: tuple[str, ...] = (), secret: bool = False, most: int | None = None
+    default: Any,
+    about: str,
+    *,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+    most: int | None = None,
+    wrong: Callable[[Any], str] | None = None,
 ) -> Any:
-    """A field; `most`: the largest number, or the longest text. A secret is not shown by repr."""
-    return field(
-        default=default, repr=not secret, metadata={"about": about, "choices": choices, "secret": secret, "most": most}
-    )
+    """A field; `most`: the largest number, or the longest text; `wrong`: says what is wrong with a value, else "".
+
+    A secret is not shown by repr. `choices` of a setting with several values are those of each.
+    """
+    about_it = {"about": about, "choices": choices, "secret": secret, "most": most, "wrong": wrong}
+    return field(default=default, repr=not secret, metadata=about_it)
+
+
+def _wrong_ae_title(title: str) -> str:
+    """PS3.5 6.2, AE: 16 characters of the default repertoire without backslash and controls, not all spaces."""
+    if not title.strip():
+        return "must not be empty"
+    if any(not " " <= char <= "~" or char == "\\" for char in title):
+        return "must be printable ASCII without backslash"
+    return "" if len(title) <= AE_TITLE_LENGTH else f"at most {AE_TITLE_LENGTH} characters"
+
+
+def _wrong_ae_titles(titles: tuple[str, ...]) -> str:
+    return next((f"{title!r} {why}" for title in titles if (why := _wrong_ae_title(title))), "")
+
+
+def _wrong_networks(networks: tuple[str, ...]) -> str:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -46,15 +79,37 @@ class DimseSettings:
     """The DICOM port."""
 
     host: str = _setting("0.0.0.0", "address to listen on")  # noqa: S104 - modalities are other machines
-    port: int = _setting(11112, "TCP port; 0 takes a free one", most=65535)
-    ae_title: str = _setting("DICOMNODE", "AE title of the node", most=16)
+    port: int = _setting(11112, "TCP port; 0 takes a free one", most=HIGHEST_PORT)
+    plain: bool = _setting(True, "listen on that port, without TLS; false: only on the port of [tls]")
+    ae_title: str = _setting("DICOMNODE", "AE title of the node", most=AE_TITLE_LENGTH, wrong=_wrong_ae_title)
     check_called_ae: bool = _setting(False, "reject associations that call another AE title")
+    called_ae_titles: tuple[str, ...] = _setting(
+        (), "AE titles besides ae_title that may be called when that is checked", wrong=_wrong_ae_titles
+    )
+    unknown_peers: str = _setting(
+        "auto",
+        "callers that are not in the peers table; auto: accept them while the table is empty",
+        choices=("auto", "accept", "refuse"),
+    )
     maximum_pdu: int = _setting(131072, "largest PDU accepted, bytes")
     maximum_associations: int = _setting(64, "associations at once")
     maximum_per_address: int = _setting(32, "associations at once from one address")
     acse_timeout_s: float = _setting(15.0, "seconds to wait for association messages")
     network_timeout_s: float = _setting(60.0, "seconds an association may be silent")
     pdu_timeout_s: float = _setting(30.0, "seconds one PDU may take to arrive once it has begun")
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """DICOM over TLS by BCP 195, on its own port: on when certificate and key are given."""
+
+    host: str = _setting("", "address to listen on; empty: that of [dimse]")
+    port: int = _setting(2762, "TCP port; 0 takes a free one", most=HIGHEST_PORT)
+    certificate: str = _setting("", "PEM file with the node's certificate, then those between it and its authority")
+    key: str = _setting("", "PEM file with its private key, not encrypted")
+    authorities: str = _setting("", "PEM file with the authorities of peers' certificates; empty: callers need none")
+    require_client_certificate: bool = _setting(True, "refuse callers without a certificate of these authorities")
+    handshake_timeout_s: float = _setting(10.0, "seconds a handshake may take")
 
 
 @dataclass(frozen=True)
@@ -75,6 +130,7 @@ class QuerySettings:
 
     default_matches: int = _setting(10, "hits returned when the query does not say how many")
     maximum_matches: int = _setting(1000, "hits returned at most, whatever the query says")
+    maximum_answers: int = _setting(0, "plain C-FIND matches returned at most, then 0xA700; 0: all")
     exact_below: int = _setting(50_000, "vectors of one anatomy up to which the scan is exact")
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
@@ -100,12 +156,15 @@ class PeerSettings:
     """One configured AE, a table `[peers.NAME]`: who may call from where and ask for what, and where it is called."""
 
     name: str
-    ae_title: str
-    host: str = ""  # where it listens; empty: the node never calls it
-    port: int = 104
-    tls: bool = False  # the node calls it over TLS, and it must call the node over TLS
-    addresses: tuple[str, ...] = ()  # addresses and networks (CIDR) that it may call from; empty: any
-    services: tuple[str, ...] = SERVICES
+    ae_title: str = _setting("", "its AE title; needed", most=AE_TITLE_LENGTH, wrong=_wrong_ae_title)
+    host: str = _setting("", "where it listens; empty: the node never calls it")
+    port: int = _setting(104, "TCP port on which it listens", most=HIGHEST_PORT)
+    tls: bool = _setting(False, "it is called over TLS, and must call over TLS")
+    certificate_name: str = _setting("", "name (CN, or DNS, IP or URI of the SAN) that its certificate must hold")
+    addresses: tuple[str, ...] = _setting(
+        (), "addresses and networks (CIDR) that it may call from; empty: any", wrong=_wrong_networks
+    )
+    services: tuple[str, ...] = _setting(SERVICES, "what it may ask for; query: region queries", choices=SERVICES)
 
 
 @dataclass(frozen=True)
@@ -122,6 +181,7 @@ class Config:
 
     storage: StorageSettings = StorageSettings()
     dimse: DimseSettings = DimseSettings()
+    tls: TlsSettings = TlsSettings()
     ingest: IngestSettings = IngestSettings()
     query: QuerySettings = QuerySettings()
     models: ModelSettings = ModelSettings()
@@ -132,6 +192,13 @@ class Config:
     @property
     def root(self) -> Path:
         return Path(self.storage.root)
+
+    def peer(self, name: str) -> PeerSettings:
+        """The peer of that table. ConfigError, naming the nearest known one, when there is none."""
+        known = {peer.name: peer for peer in self.peers}
+        if name not in known:
+            raise ConfigError(f"no peer {name} is configured{_nearest(name, known)}")
+        return known[name]
 
 
 @dataclass(frozen=True)
@@ -146,6 +213,7 @@ class Setting:
     choices: tuple[str, ...]
     secret: bool
     most: int | None
+    wrong: Callable[[Any], str] | None
 
     @property
     def name(self) -> str:
@@ -159,6 +227,7 @@ class Setting:
 SECTIONS: dict[str, Any] = {
     "storage": StorageSettings,
     "dimse": DimseSettings,
+    "tls": TlsSettings,
     "ingest": IngestSettings,
     "query": QuerySettings,
     "models": ModelSettings,
@@ -170,9 +239,20 @@ def settings() -> Iterator[Setting]:
     """Every setting, in the order of the documentation."""
     for section, cls in SECTIONS.items():
         for item in dataclasses.fields(cls):
-            yield Setting(section, item.name, type(item.default), item.default, **item.metadata)
+            yield _declaration(section, item)
 
 
+def _declaration(section: str, item: "dataclasses.Field[Any]") -> Setting:
+    return Setting(section, item.name, type(item.default), item.default, **item.metadata)
+
+
+def peer_settings(name: str) -> dict[str, Setting]:
+    """The settings of a table `[peers.NAME]`, by key."""
+    items = (item for item in dataclasses.fields(PeerSettings) if item.name != "name")
+    return {item.name: _declaration(f"{PEERS}.{name}", item) for item in items}
+
+
+PEERS = "peers"
 DECLARED: dict[str, Setting] = {setting.name: setting for setting in settings()}
 
 
@@ -183,10 +263,13 @@ def load(
 ) -> Config:
     """The effective configuration. `flags` maps `section.key` to a value; None values are flags not given.
 
-    Raises ConfigError, naming the nearest known key, for anything that is not declared or has the wrong type.
+    Raises ConfigError, naming the nearest known key, for anything that is not declared or has the wrong type, and for
+    settings that contradict each other.
     """
+    tables = _tables(file) if file else {}
+    peers = _peers(file, tables.pop(PEERS, {}))
     layers: list[tuple[Source, Mapping[str, Any]]] = [
-        ("file", _from_file(file) if file else {}),
+        ("file", _from_file(file, tables)),
         ("environment", _from_environment(os.environ if environment is None else environment)),
         ("flag", {name: value for name, value in (flags or {}).items() if value is not None}),
     ]
@@ -200,7 +283,30 @@ def load(
         section: cls(**{item.name: values[f"{section}.{item.name}"] for item in dataclasses.fields(cls)})
         for section, cls in SECTIONS.items()
     }
-    return Config(**sections, sources=sources)
+    loaded = Config(**sections, peers=peers, sources=sources)
+    for contradicts, why in CONTRADICTIONS:
+        if contradicts(loaded):
+            raise ConfigError(why)
+    return loaded
+
+
+CONTRADICTIONS: tuple[tuple[Callable[[Config], bool], str], ...] = (
+    (
+        lambda config: bool(config.tls.certificate) != bool(config.tls.key),
+        "tls.certificate and tls.key need each other",
+    ),
+    (
+        lambda config: not config.dimse.plain and not config.tls.certificate,
+        "dimse.plain = false needs tls.certificate and tls.key: nothing would be listened on",
+    ),
+    (
+        lambda config: (
+            bool(config.tls.certificate and not config.tls.authorities)
+            and any(peer.certificate_name for peer in config.peers)
+        ),
+        "certificate_name of a peer needs tls.authorities: callers are not asked for certificates",
+    ),
+)
 
 
 def example() -> str:
@@ -208,23 +314,32 @@ def example() -> str:
     lines = ["# Every setting of dicomnode at its default. Remove the # of a line to change it."]
     for section, cls in SECTIONS.items():
         lines += ["", f"[{section}]  # {cls.__doc__}"]
-        for setting in (item for item in DECLARED.values() if item.section == section):
-            choices = f" ({' | '.join(setting.choices)})" if setting.choices else ""
-            lines += [f"# {setting.about}{choices}", f"#{setting.key} = {_toml(setting.default)}"]
-    return "\n".join(lines) + "\n"
+        lines += _example_lines(item for item in DECLARED.values() if item.section == section)
+    lines += ["", "# One table for each peer, under a name of your own.", "", "# [peers.CT1]"]
+    return "\n".join([*lines, *_example_lines(peer_settings("CT1").values(), "# ")]) + "\n"
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _example_lines(declared: Iterable[Setting], mark: str = "#") -> Iterator[str]:
+    for setting in declared:
+        choices = f" ({' | '.join(setting.choices)})" if setting.choices else ""
+        yield f"# {setting.about}{choices}"
+        yield f"{mark}{setting.key} = {_toml(setting.default)}"
+
+
+def _tables(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _from_file(path: Path | None, tables: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for section, table in tables.items():
         if section not in SECTIONS:
-            raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, SECTIONS)}")
+            raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, [*SECTIONS, PEERS])}")
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {section} must be a section, not a value")
         for key, value in table.items():
@@ -232,6 +347,39 @@ def _from_file(path: Path) -> dict[str, Any]:
             _declared(name)
             values[name] = value
     return values
+
+
+def _peers(path: Path | None, tables: Any) -> tuple[PeerSettings, ...]:
+    """The tables `[peers.NAME]`, in the order of the file."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ConfigError(f"{path}: peers are tables, [peers.NAME] for each")
+    peers = tuple(_peer(name, table) for name, table in tables.items())
+    for number, peer in enumerate(peers):
+        for other in peers[:number]:
+            _check_told_apart(other, peer)
+    return peers
+
+
+def _peer(name: str, table: Mapping[str, Any]) -> PeerSettings:
+    declared = peer_settings(name)
+    for key in table:
+        if key not in declared:
+            raise ConfigError(f"unknown setting {PEERS}.{name}.{key}{_nearest(key, declared)}")
+    for needed, why in ((("ae_title",), ""), (("tls",), "certificate_name")):
+        if (not why or table.get(why)) and not all(table.get(key) for key in needed):
+            raise ConfigError(f"{PEERS}.{name}: {' '.join(needed)} is missing")
+    peer = PeerSettings(name, **{key: _typed(declared[key], value) for key, value in table.items()})
+    return dataclasses.replace(peer, ae_title=peer.ae_title.strip())
+
+
+def _check_told_apart(one: PeerSettings, other: PeerSettings) -> None:
+    """The same AE title at two peers is told apart by the address that calls."""
+    if one.ae_title != other.ae_title:
+        return
+    both = set(map(ipaddress.ip_network, one.addresses)) & set(map(ipaddress.ip_network, other.addresses))
+    if both or not (one.addresses or other.addresses):
+        where = ", ".join(map(str, sorted(both, key=str))) or "any address"
+        raise ConfigError(f"{PEERS}.{other.name}: AE title {other.ae_title} from {where} is {PEERS}.{one.name} already")
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -252,7 +400,7 @@ def _declared(name: str) -> Setting:
     return DECLARED[name]
 
 
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -266,20 +414,25 @@ def _typed(setting: Setting, value: Any) -> Any:
         converted = _converted(setting.type, value)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{setting.name}: expected {setting.type.__name__}, got {value!r}") from error
-    if setting.choices and converted not in setting.choices:
-        raise ConfigError(f"{setting.name}: expected one of {', '.join(setting.choices)}, got {value!r}")
+    for each in converted if isinstance(converted, tuple) else (converted,):
+        if setting.choices and each not in setting.choices:
+            raise ConfigError(f"{setting.name}: expected one of {', '.join(setting.choices)}, got {each!r}")
     if isinstance(converted, int | float) and converted < 0:
         raise ConfigError(f"{setting.name}: must not be negative, got {value!r}")
     size = len(converted) if isinstance(converted, str) else converted
     if setting.most is not None and size > setting.most:
         what = "characters" if isinstance(converted, str) else ""
         raise ConfigError(f"{setting.name}: at most {setting.most} {what}".rstrip() + f", got {value!r}")
+    if setting.wrong and (why := setting.wrong(converted)):
+        raise ConfigError(f"{setting.name}: {why}, got {value!r}")
     return converted
 
 
 def _converted(wanted: type, value: Any) -> Any:
     if wanted is bool:
         return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
+    if wanted is tuple:
+        return _several(value)
     if wanted is str and not isinstance(value, str | Path):
         raise ValueError(value)
     if wanted in (int, float) and isinstance(value, bool):
@@ -289,7 +442,17 @@ def _converted(wanted: type, value: Any) -> Any:
     return wanted(value)
 
 
+def _several(value: Any) -> tuple[str, ...]:
+    """A list of texts; in the environment separated by commas."""
+    parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(value)
+    return tuple(parts)
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -42,3 +42,8 @@ def frames(error: BaseException) -> str:
     return f"{type(error).__name__} at " + " < ".join(
         f"{Path(call.filename).stem}:{call.lineno}" for call in calls[::-1]
     )
+
+
+def printable(text: object) -> str:
+    """A peer's words for a log line or an Error Comment: printable ASCII on one line, all else as question marks."""
+    return "".join(char if 32 <= ord(char) < 127 and char != "\\" else "?" for char in str(text))

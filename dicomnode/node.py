@@ -114,7 +114,7 @@ class Node:
         search = RegionSearch(self._store, self._roi, local=config.query.local)
         queries = QueryService(self._store, search, config.query, config.dimse.ae_title)
         store = StoreService(self._store, config.storage, self._pool.wake)
-        self._receiver = Receiver(config.dimse, store, FindService(queries.answer))
+        self._receiver = Receiver(config.dimse, store, FindService(queries.answer, config.query.maximum_answers))
         self._begin()
 
     def _begin(self) -> None:

@@ -46,6 +46,7 @@ class Service:
     name: str
     sop_classes: tuple[str, ...]
     transfer_syntaxes: tuple[str, ...]
+    permission: str  # what a peer must be permitted (config.SERVICES) for these contexts to be accepted
     extended: bool = False  # Standard Extended SOP Class: the private block of a region query
 
 
@@ -63,8 +64,8 @@ def _storage_classes() -> tuple[str, ...]:
 STORAGE_CLASSES = _storage_classes()
 
 SERVICES: tuple[Service, ...] = (
-    Service("Verification", (str(Verification),), QUERY),
-    Service("Storage", STORAGE_CLASSES, STORED),
+    Service("Verification", (str(Verification),), QUERY, permission="echo"),
+    Service("Storage", STORAGE_CLASSES, STORED, permission="store"),
     Service(
         "Query",
         (
@@ -72,6 +73,7 @@ SERVICES: tuple[Service, ...] = (
             str(StudyRootQueryRetrieveInformationModelFind),
         ),
         QUERY,
+        permission="find",
         extended=True,
     ),
 )

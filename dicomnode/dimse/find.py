@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydicom.dataset import Dataset
-
 from dicomnode.dimse import status
 from dicomnode.dimse.contexts import PATIENT_ROOT
-from dicomnode.errors import IdentifierError
+from dicomnode.dimse.exchange import Exchange
 from dicomnode.query.service import Question, Response
 
 # Service-class-application-information of the extended negotiation, PS3.4 C.5.1.1 Table C.5-1.
@@ -17,21 +15,31 @@ RELATIONAL, DATE_TIME = 0, 1
 class FindService:
     """Answers C-FIND from the query service."""
 
-    def __init__(self, answer: Callable[[Question], Iterator[Response]]) -> None:
+    def __init__(self, answer: Callable[[Question], Iterator[Response]], most: int = 0) -> None:
+        """`most` plain matches are returned, 0: all; with more the final status says that some were left out."""
         self._answer = answer
+        self._most = most
 
-    def on_find(self, event: Any) -> Iterator[tuple[Dataset | int, Dataset | None]]:
-        """Status and identifier of each response; stops at a C-CANCEL, fails with an Error Comment."""
+    def on_find(self, exchange: Exchange) -> None:
+        """Every response, the first as soon as it is known; stops at a C-CANCEL, fails with an Error Comment."""
         try:
-            for response in self._answer(_question(event)):
-                if event.is_cancelled:
-                    yield status.CANCEL, None
-                    return
-                code = status.PENDING if response.every_key_supported else status.PENDING_WARNING
-                yield code, response.identifier
+            final = self._respond(exchange)
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
-            status.tell("C-FIND", event.assoc.requestor.ae_title, error)
-            yield status.failure(error), None
+            exchange.fail("C-FIND", error)
+        else:
+            exchange.respond(*final)
+
+    def _respond(self, exchange: Exchange) -> tuple[int, str]:
+        """The Pending responses; returns the final status and its comment."""
+        for number, response in enumerate(self._answer(_question(exchange))):
+            if exchange.is_cancelled:
+                return status.CANCEL, ""
+            if self._most and number >= self._most and response.is_plain:
+                return status.OUT_OF_RESOURCES, f"more than {self._most} matches: narrow the query"
+            code = status.PENDING if response.every_key_supported else status.PENDING_WARNING
+            encoded = response.match.encoded(implicit_vr=exchange.transfer_syntax.is_implicit_VR)
+            exchange.respond(code, data_set=encoded, hold=number > 0)
+        return status.SUCCESS, ""
 
     def on_extended(self, event: Any) -> dict[str, bytes]:
         """What of the extended negotiation is granted: relational queries and combined date-time matching."""
@@ -41,16 +49,11 @@ class FindService:
         }
 
 
-def _question(event: Any) -> Question:
-    try:
-        identifier: Dataset = event.identifier
-    except Exception as error:
-        raise IdentifierError("identifier cannot be decoded") from error
-    sop_class = str(event.context.abstract_syntax)
-    asked = event.assoc.requestor.sop_class_extended.get(sop_class, b"")
+def _question(exchange: Exchange) -> Question:
+    asked = exchange.association.requestor.sop_class_extended.get(exchange.sop_class_uid, b"")
     return Question(
-        identifier=identifier,
-        patient_root=sop_class == PATIENT_ROOT,
+        identifier=exchange.data_set(),
+        patient_root=exchange.sop_class_uid == PATIENT_ROOT,
         relational=_granted(asked, RELATIONAL),
         combined_date_time=_granted(asked, DATE_TIME),
     )

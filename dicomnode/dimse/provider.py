@@ -9,11 +9,13 @@ from typing import Any, Protocol
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_STORE
 from pynetdicom.pdu_primitives import P_DATA
+
+from dicomnode.log import printable
 
 log = logging.getLogger(__name__)
 
+MOST_WAITING = 16  # requests; asynchronous operations are not negotiated, so an honest peer has one
 MESSAGE_IN_MEMORY = 8 << 20  # bytes of a command set, and of a data set that is no C-STORE
 
 
@@ -31,21 +33,25 @@ SpoolFactory = Callable[[Association, C_STORE_RQ], Spool]
 
 
 class _Requests(queue.Queue[Any]):
-    """Complete messages for the handlers. A request that lacks what the standard requires would never be answered."""
+    """Complete messages for the services. A request that lacks what the standard requires would never be answered."""
 
-    def __init__(self, refuse: Callable[[str], None]) -> None:
+    def __init__(self, provider: "SpoolingProvider") -> None:
         super().__init__()
-        self._refuse = refuse
+        self._provider = provider
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Pass a message on, or end the association."""
         _, message = item
-        if isinstance(message, C_STORE | C_FIND | C_ECHO) and not (
-            message.is_valid_request or message.is_valid_response
-        ):
-            self._refuse("a request without its required elements")
-            return
-        super().put(item, block, timeout)
+        if message is None:  # the association ended: whoever waits for a message shall know
+            super().put(item, block, timeout)
+        elif not (message.is_valid_request or message.is_valid_response):
+            self._provider.refuse("a request without its required elements")
+        elif self.qsize() >= MOST_WAITING:
+            self._provider.refuse("requests without waiting for their answers")
+        else:
+            # A C-CANCEL that came before its request was for an earlier one of the same Message ID.
+            self._provider.cancel_req.pop(message.MessageID, None)
+            super().put(item, block, timeout)
 
 
 class SpoolingProvider(DIMSEServiceProvider):  # type: ignore[misc]
@@ -60,7 +66,7 @@ class SpoolingProvider(DIMSEServiceProvider):  # type: ignore[misc]
         self._open: Spool | None = None
         self._in_memory = 0  # bytes of the message that is arriving, where it is not spooled
         self._refused = False
-        self.msg_queue = _Requests(self.refuse)
+        self.msg_queue = _Requests(self)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """One P-DATA primitive. Its values are passed on singly, so that a spool is open before the first data."""
@@ -91,7 +97,7 @@ class SpoolingProvider(DIMSEServiceProvider):  # type: ignore[misc]
 
     def refuse(self, why: str) -> None:
         """End the association: the peer broke the protocol."""
-        log.warning("association of %s aborted: %s", self.assoc.requestor.ae_title, why)
+        log.warning("association of %s aborted: %s", printable(self.assoc.requestor.ae_title), why)
         self._refused = True
         self.message = None
         self.dul.event_queue.put("Evt19")  # unrecognised or invalid PDU, PS3.8 9.2.4: abort

@@ -13,6 +13,7 @@ from dicomnode.dimse.find import FindService
 from dicomnode.dimse.server import GuardedServer, Guards
 from dicomnode.dimse.status import SUCCESS
 from dicomnode.dimse.store import StoreService
+from dicomnode.dimse.wire import Command
 from dicomnode.quiet import quiet_libraries
 
 STOP_S = 15.0  # an association that is committing an instance ends after it
@@ -46,6 +47,7 @@ class Receiver:
             evt_handlers=self._handlers(),
             server_class=GuardedServer,
             spool_factory=self._store.spool,
+            services={Command.C_FIND: self._find.on_find},
             guards=Guards(settings.pdu_timeout_s, settings.maximum_per_address, 2 * settings.maximum_associations),
         )
         self._thread = threading.Thread(
@@ -70,7 +72,6 @@ class Receiver:
         return [
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_C_STORE, self._store.on_store),
-            (evt.EVT_C_FIND, self._find.on_find),
             (evt.EVT_SOP_EXTENDED, self._find.on_extended),
         ]
 

@@ -21,6 +21,7 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicomnode.dimse.association import NodeAssociation, Services
 from dicomnode.dimse.provider import SpoolFactory, SpoolingProvider
 from dicomnode.dimse.transport import GuardedSocket
 
@@ -67,13 +68,15 @@ class ConnectionHandler(RequestHandler):  # type: ignore[misc]
     def _create_association(self) -> Association:
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server, entity = self.server, self.ae
-        association = Association(entity, MODE_ACCEPTOR)
+        association = NodeAssociation(entity, MODE_ACCEPTOR)
+        association.services = server.services
         association._server = server
         association.name = f"AcceptorThread@{datetime.now(UTC):%H%M%S}"  # by this name pynetdicom finds it again
         association.dimse = SpoolingProvider(association, server.spool_factory)
         connection = GuardedSocket(association, client_socket=self.request)
         connection.pdu_timeout_s = server.guards.pdu_timeout_s
         association.set_socket(connection)
+        association.dul._run_loop_delay = 0  # the socket's own poll is the pause
         acceptor = association.acceptor
         acceptor.maximum_length = entity.maximum_pdu_size
         acceptor.ae_title = server.ae_title
@@ -101,10 +104,12 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]
         self,
         *arguments: Any,
         spool_factory: SpoolFactory,
+        services: Services,
         guards: Guards,
         **keywords: Any,
     ) -> None:
         self.spool_factory = spool_factory
+        self.services = services
         self.guards = guards
         self._lock = threading.Lock()
         self._by_address: Counter[str] = Counter()

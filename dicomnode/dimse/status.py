@@ -10,6 +10,7 @@ from storage import errors as stored
 logger = logging.getLogger(__name__)
 
 SUCCESS = 0x0000
+SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 C.5.5
 PENDING = 0xFF00
 PENDING_WARNING = 0xFF01  # optional keys were not supported, PS3.4 C.4.1.1.4
 CANCEL = 0xFE00
@@ -20,6 +21,7 @@ UNABLE_TO_PROCESS = 0xC001
 
 # The first row whose class fits wins, so subclasses stand above their parents.
 STATUS_OF: tuple[tuple[type[Exception], int], ...] = (
+    (errors.SopClassDiffers, DOES_NOT_MATCH),
     (errors.InvalidInstance, CANNOT_UNDERSTAND),
     (errors.IdentifierError, DOES_NOT_MATCH),
     (errors.NotReady, OUT_OF_RESOURCES),
@@ -45,16 +47,15 @@ def is_foreseen(error: Exception) -> bool:
 def comment_of(error: Exception) -> str:
     """At most 64 printable ASCII characters for Error Comment; never the text of an unforeseen error."""
     text = str(error) if is_foreseen(error) else UNFORESEEN
-    clean = "".join(char if 32 <= ord(char) < 127 and char != "\\" else "?" for char in text)
-    return clean[:COMMENT_LENGTH]
+    return log.printable(text)[:COMMENT_LENGTH]
 
 
 def tell(service: str, peer: str, error: Exception) -> None:
     """The log line of a request that failed."""
     if is_foreseen(error):
-        logger.warning("%s from %s refused: %s", service, peer, comment_of(error))
+        logger.warning("%s from %s refused: %s", service, log.printable(peer), comment_of(error))
     else:
-        logger.error("%s from %s failed: %s", service, peer, log.frames(error))
+        logger.error("%s from %s failed: %s", service, log.printable(peer), log.frames(error))
 
 
 def response(status: int, comment: str = "") -> Dataset:

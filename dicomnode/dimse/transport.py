@@ -1,12 +1,15 @@
 """A TCP connection in, PDUs out: a socket on which one PDU has a size cap and a deadline. PS3.8 9.3."""
 
+import select
 import socket
+import ssl
 import time
 from contextlib import suppress
 
 from pynetdicom.transport import AssociationSocket
 
 BEFORE_ASSOCIATION = 1 << 20  # bytes one PDU may hold before anything is negotiated
+POLL_S = 0.001  # how long what is to be sent may wait for the thread that also reads
 PDU_SLACK = 1 << 10  # bytes above the negotiated maximum that are forgiven
 
 
@@ -14,6 +17,21 @@ class GuardedSocket(AssociationSocket):  # type: ignore[misc]
     """A socket on which one PDU has a size cap and a deadline, read in large pieces."""
 
     pdu_timeout_s: float = 30.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read, waited for up to POLL_S: pynetdicom's own poll sleeps through it."""
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            time.sleep(POLL_S)
+            return False
+        try:
+            if isinstance(connection, ssl.SSLSocket) and connection.pending():
+                return True
+            return bool(select.select([connection], [], [], POLL_S)[0])
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed, PS3.8 9.2
+            return False
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly `nr_bytes`, or what had come when the peer closed. OSError past the cap or the deadline."""

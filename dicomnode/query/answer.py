@@ -1,8 +1,11 @@
 """An Answer in, C-FIND response identifiers out: the requested keys of each hit's image, and the private block."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from dicomnode import private
 from dicomnode.query import identifiers
@@ -10,6 +13,25 @@ from dicomnode.query.search import RANKED_LOCALLY, WARNINGS, Answer, Hit
 from dicomnode.sr import writer
 from encoder.anatomy import VOCABULARY
 from storage.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Similar:
+    """One hit's response identifier, the private block in it."""
+
+    identifier: Dataset
+
+    def dataset(self) -> Dataset:
+        """The identifier as pydicom holds it."""
+        return self.identifier
+
+    def encoded(self, *, implicit_vr: bool = False) -> bytes:
+        """The identifier in Explicit or Implicit VR Little Endian."""
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, implicit_vr
+        write_dataset(buffer, self.identifier)
+        return bytes(buffer.getvalue())
+
 
 MAXIMUM_WARNING = 64  # Query Warning is LO: characters of one value, PS3.5 6.2
 

@@ -10,6 +10,8 @@ from dicomnode.config import QuerySettings
 from dicomnode.errors import ImageNotStored
 from dicomnode.pixels import decode
 from dicomnode.query import answer, identifiers, matching, region
+from dicomnode.query.answer import Similar
+from dicomnode.query.identifiers import Match
 from dicomnode.query.keys import Model
 from dicomnode.query.search import RegionSearch
 from storage.store import Store
@@ -27,10 +29,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Response:
-    """One match: an identifier, and whether every optional key of the question was supported (else 0xFF01)."""
+    """One match, and whether every optional key of the question was supported (else 0xFF01)."""
 
-    identifier: Dataset
+    match: Match | Similar
     every_key_supported: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it answers a plain query, which does not say how many matches it wants."""
+        return isinstance(self.match, Match)
 
 
 class QueryService:
@@ -56,7 +63,7 @@ class QueryService:
             combined_date_time=question.combined_date_time,
         )
         found = identifiers.matches(self._store.catalog, query, self._retrieve_ae)
-        return (Response(match.dataset(), every_key_supported=not query.unsupported) for match in found)
+        return (Response(match, every_key_supported=not query.unsupported) for match in found)
 
     def _similar(self, question: Question) -> Iterator[Response]:
         query = region.parse(
@@ -64,7 +71,7 @@ class QueryService:
         )
         ranked = self._search.ask(query)
         found = answer.identifiers_of(ranked, question.identifier, self._store.catalog, self._retrieve_ae)
-        return (Response(identifier) for identifier in found)
+        return (Response(Similar(identifier)) for identifier in found)
 
     def _stored_sr(self, sop_instance_uid: str) -> Dataset:
         row = self._store.catalog.instance(sop_instance_uid)
