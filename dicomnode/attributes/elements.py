@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydicom.tag import BaseTag
 
@@ -10,14 +11,20 @@ from dicomnode.attributes.values import NUMBER_FORMATS
 # PS3.5 7.1.2: these have a 32 bit length in Explicit VR.
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _ITEM = b"\xfe\xff\x00\xe0"
+_SHORT, _LONG = struct.Struct("<H"), struct.Struct("<L")
+
+
+@lru_cache(maxsize=4096)
+def _head(tag: BaseTag, vr: str) -> bytes:
+    """All in front of the length; an answer of a thousand matches has the same few in each."""
+    reserved = b"\0\0" if vr in LONG_VRS else b""
+    return struct.pack("<HH", tag.group, tag.element) + vr.encode("ascii") + reserved
 
 
 def explicit(tag: BaseTag, vr: str, value: bytes) -> bytes:
     """One element in Explicit VR, padded to even length. struct.error when a short one is over 64 KiB."""
     value = _even(vr, value)
-    if vr in LONG_VRS:
-        return struct.pack("<HH2sHL", tag.group, tag.element, vr.encode("ascii"), 0, len(value)) + value
-    return struct.pack("<HH2sH", tag.group, tag.element, vr.encode("ascii"), len(value)) + value
+    return _head(tag, vr) + (_LONG if vr in LONG_VRS else _SHORT).pack(len(value)) + value
 
 
 def implicit(tag: BaseTag, vr: str, value: bytes) -> bytes:
