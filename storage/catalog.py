@@ -1,75 +1,51 @@
 """A kept file and what its header says in, one catalogued instance with its jobs out; conditions in, rows out.
 
-Every statement that changes or reads the catalogue is in this module; what a column means is in records.py.
+Who adds and reads comes here; arrivals.py has the statements of adding. What a column means is in records.py.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import (
-    Connection,
-    Select,
-    Table,
-    bindparam,
-    delete,
-    exists,
-    func,
-    insert,
-    not_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Select, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from storage.arrivals import PATIENT_KEY, Arrivals
 from storage.database import Database
 from storage.files import Files
 from storage.matching import COLUMNS, LEVEL_OF, LEVELS, TABLES, instance_ids, joined, where
-from storage.records import Added, Condition, InstanceRow, KeptFile, Level, NewInstance, Outcome, Policy, Row
-from storage.regions import INSTANCE_ROW, delete_regions
-from storage.schema import GENERATION, INSTANCE, JOB, PATIENT, SERIES, STUDY
+from storage.records import (
+    Added,
+    Condition,
+    ConflictPolicy,
+    InstanceRow,
+    KeptFile,
+    Level,
+    NewInstance,
+    Policy,
+    Row,
+)
+from storage.regions import INSTANCE_ROW
+from storage.schema import GENERATION, INSTANCE, SERIES, STUDY
 from storage.sql import DistinctList
 from storage.together import Together
 
 POLICIES: tuple[Policy, ...] = ("keep", "replace")
+CONFLICT_POLICIES: tuple[ConflictPolicy, ...] = ("keep", "refuse")
 ACTIVE = ("live", "building")  # generations that get a job for every instance
 PAGE = 500  # rows fetched at once while streaming
 
 LISTS = frozenset({"modalities_in_study", "sop_classes_in_study"})  # columns whose values are tuples of strings
 UIDS: dict[Level, tuple[str, ...]] = {  # what identifies a row of a level, and the order rows come in
-    "PATIENT": ("patient_id", "issuer", "anonymous_key"),
+    "PATIENT": PATIENT_KEY,
     "STUDY": ("study_instance_uid",),
     "SERIES": ("study_instance_uid", "series_instance_uid"),
     "IMAGE": ("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
 }
 
-_INSTANCE_FIELDS = (
-    *("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "instance_number", "content_date", "content_time"),
-    *("rows", "columns", "frames", "source_ae", "header"),
-)
-
-_KNOWN = (
-    select(INSTANCE.c.id, INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.series_row_id)
-    .where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
-    .with_for_update()  # of two that replace it, the second must learn which file the first put there
-)
-_SERIES = (
-    select(SERIES, STUDY, PATIENT)
-    .select_from(joined(LEVELS[:3]))
-    .where(SERIES.c.series_instance_uid == bindparam("uid"))
-)
-_STUDY = select(STUDY).where(STUDY.c.study_instance_uid == bindparam("uid"))
-_PATIENT = select(PATIENT).where(
-    PATIENT.c.patient_id == bindparam("patient_id"),
-    PATIENT.c.issuer == bindparam("issuer"),
-    PATIENT.c.anonymous_key == bindparam("anonymous_key"),
-)
 _ACTIVE = select(GENERATION.c.id).where(GENERATION.c.state.in_(ACTIVE))
-_INSERT = {table.name: insert(table) for table in TABLES.values()}
-_ADD_JOB = insert(JOB)
 
 
 class Catalog:
@@ -79,27 +55,41 @@ class Catalog:
         self._database = database
         self._files = files
         self._clock = clock
-        self._adding = {policy: Together(partial(self.add_all, policy=policy)) for policy in POLICIES}
+        self._adding = {
+            (policy, conflicts): Together(partial(self.add_all, policy=policy, conflicts=conflicts))
+            for policy in POLICIES
+            for conflicts in CONFLICT_POLICIES
+        }
 
     # --- writing ---------------------------------------------------------------------------------------------
 
-    def add(self, new: NewInstance, kept: KeptFile, policy: Policy = "keep") -> Added:
+    def add(
+        self, new: NewInstance, kept: KeptFile, policy: Policy = "keep", conflicts: ConflictPolicy = "keep"
+    ) -> Added:
         """Catalogue one instance and owe it a job in every active generation; durable on return.
 
         A second instance of the same UID: with the same bytes it changes nothing (`identical`); with others it is
         thrown away (`kept`) or takes the first one's place (`replaced`: its regions go, its jobs start over).
-        The file that lost is removed after the commit. StorageFull, DatabaseError: nothing was catalogued.
-        Threads that add at the same time share a commit.
+        An instance of a study that is another patient's stays with the study's patient, or is `refused`; either way
+        it is noted, see conflicts.py. The file that lost is removed after the commit.
+        StorageFull, DatabaseError: nothing was catalogued. Threads that add at the same time share a commit.
         """
-        return self._adding[policy].do((new, kept))
+        return self._adding[policy, conflicts].do((new, kept))
 
-    def add_all(self, arrivals: Sequence[tuple[NewInstance, KeptFile]], policy: Policy = "keep") -> list[Added]:
+    def add_all(
+        self,
+        arrivals: Sequence[tuple[NewInstance, KeptFile]],
+        policy: Policy = "keep",
+        conflicts: ConflictPolicy = "keep",
+    ) -> list[Added]:
         """`add` for several, in order, sharing one transaction: all are durable on return, or none is there."""
         now = self._clock()
 
         def work(connection: Connection) -> list[tuple[Added, str | None]]:
-            generations = active_generations(self._database, connection)
-            return [_add(connection, new, kept, policy, generations, now, self._files) for new, kept in arrivals]
+            arriving = Arrivals(connection, active_generations(self._database, connection), now, self._files)
+            done = [arriving.add(new, kept, policy, conflicts) for new, kept in arrivals]
+            arriving.touch()
+            return done
 
         done = self._database.write(work)
         for _, loser in done:
@@ -179,134 +169,6 @@ def active_generations(database: Database, connection: Connection) -> list[int]:
     """Generations that new instances get jobs in; no generation starts before this transaction has ended."""
     database.share(connection, "generation")
     return list(connection.execute(_ACTIVE).scalars())
-
-
-# --- adding one instance -----------------------------------------------------------------------------------------
-
-
-def _add(
-    connection: Connection,
-    new: NewInstance,
-    kept: KeptFile,
-    policy: Policy,
-    generations: Sequence[int],
-    now: float,
-    files: Files,
-) -> tuple[Added, str | None]:
-    """Returns what happened and the file that lost, if one did."""
-    known = connection.execute(_KNOWN, {"uid": new.sop_instance_uid}).one_or_none()
-    if known is None:
-        row = _instance_values(connection, new, kept, now)
-        instance_id = _insert(connection, INSTANCE, row)
-        owe(connection, [instance_id], generations, now)
-        return Added("new", instance_id), None
-    if known.sha256 == kept.sha256 and not files.has(known.path):  # lost, and here it is again
-        connection.execute(update(INSTANCE).where(INSTANCE.c.id == known.id).values(path=kept.path))
-        return Added("identical", known.id), None
-    if known.sha256 == kept.sha256 or policy == "keep":
-        outcome: Outcome = "identical" if known.sha256 == kept.sha256 else "kept"
-        return Added(outcome, known.id), kept.path if kept.path != known.path else None
-    _replace(connection, known.id, _instance_values(connection, new, kept, now), now)
-    _prune(connection, known.series_row_id)
-    return Added("replaced", known.id), known.path
-
-
-def owe(connection: Connection, instances: Iterable[int], generations: Sequence[int], now: float) -> None:
-    """Queue a job for each instance in each generation."""
-    fresh = {"state": "queued", "reason": "", "attempts": 0, "not_before": now, "updated_at": now}
-    jobs = [{"instance_id": instance, "generation_id": g, **fresh} for instance in instances for g in generations]
-    if jobs:
-        connection.execute(_ADD_JOB, jobs)
-
-
-def _replace(connection: Connection, instance_id: int, row: Mapping[str, Any], now: float) -> None:
-    connection.execute(update(INSTANCE).where(INSTANCE.c.id == instance_id).values(row))
-    # Jobs before regions: whoever holds a job's lease loses it before the regions it may write are looked at.
-    again = {"state": "queued", "reason": "", "attempts": 0, "not_before": now, "updated_at": now}
-    connection.execute(
-        update(JOB).where(JOB.c.instance_id == instance_id).values(lease_owner=None, lease_until=None, **again)
-    )
-    delete_regions(connection, instance_id)
-
-
-def _instance_values(connection: Connection, new: NewInstance, kept: KeptFile, now: float) -> dict[str, Any]:
-    return {
-        **{name: getattr(new, name) for name in _INSTANCE_FIELDS},
-        "series_row_id": _series(connection, new),
-        "received_at": now,
-        "path": kept.path,
-        "sha256": kept.sha256,
-        "size": kept.size,
-    }
-
-
-def _series(connection: Connection, new: NewInstance) -> int:
-    """The row id of the instance's series, made with its study and patient where they are new.
-
-    What the first instance said stays; what it left empty is filled in.
-    """
-    known = connection.execute(_SERIES, {"uid": new.series.series_instance_uid}).one_or_none()
-    if known is None:
-        return _insert(connection, SERIES, {**vars(new.series), "study_row_id": _study(connection, new)})
-    mapping = known._mapping
-    for table, identity, values in (
-        (SERIES, UIDS["SERIES"][-1:], vars(new.series)),
-        (STUDY, UIDS["STUDY"], vars(new.study)),
-        (PATIENT, UIDS["PATIENT"], vars(new.patient)),
-    ):
-        stored = {name: mapping[table.c[name]] for name in values}
-        # A series that claims another study or patient than its first instance did stays where it is.
-        if all(stored[name] == values[name] for name in identity):
-            _fill(connection, table, int(mapping[table.c.id]), stored, values)
-    return int(mapping[SERIES.c.id])
-
-
-def _study(connection: Connection, new: NewInstance) -> int:
-    known = connection.execute(_STUDY, {"uid": new.study.study_instance_uid}).mappings().one_or_none()
-    if known is None:
-        return _insert(connection, STUDY, {**vars(new.study), "patient_row_id": _patient(connection, new)})
-    _fill(connection, STUDY, known["id"], known, vars(new.study))
-    return int(known["id"])
-
-
-def _patient(connection: Connection, new: NewInstance) -> int:
-    values = asdict(new.patient)
-    identity = {name: values[name] for name in UIDS["PATIENT"]}
-    known = connection.execute(_PATIENT, identity).mappings().one_or_none()
-    if known is None:
-        return _insert(connection, PATIENT, values)
-    _fill(connection, PATIENT, known["id"], known, values)
-    return int(known["id"])
-
-
-def _insert(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
-    key = connection.execute(_INSERT[table.name], values).inserted_primary_key
-    assert key is not None, "every table here has a primary key"
-    return int(key[0])
-
-
-def _fill(
-    connection: Connection, table: Table, row_id: int, known: Mapping[Any, Any], values: Mapping[str, Any]
-) -> None:
-    missing = {name: value for name, value in values.items() if value is not None and known[name] is None}
-    if missing:
-        connection.execute(update(table).where(table.c.id == row_id).values(missing))
-
-
-def _prune(connection: Connection, series_row_id: int) -> None:
-    """Remove the series, then its study, then its patient, as far as nothing is left below."""
-    links = (
-        (SERIES, INSTANCE.c.series_row_id, SERIES.c.study_row_id),
-        (STUDY, SERIES.c.study_row_id, STUDY.c.patient_row_id),
-        (PATIENT, STUDY.c.patient_row_id, None),
-    )
-    row_id = series_row_id
-    for table, child, parent in links:
-        above = connection.execute(select(parent).where(table.c.id == row_id)).scalar() if parent is not None else 0
-        empty = not_(exists().where(child == row_id))
-        if not connection.execute(delete(table).where(table.c.id == row_id, empty)).rowcount:
-            return
-        row_id = int(above or 0)
 
 
 # --- what a row is made of ----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Everything kept in, what contradicts something else out. Reads all files: minutes for a large archive."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, not_, select
+from sqlalchemy import Column, ColumnElement, Select, exists, func, not_, select
 
 from storage.catalog import ACTIVE, Catalog
 from storage.database import Database
@@ -10,7 +11,7 @@ from storage.errors import FileError
 from storage.files import Files
 from storage.local_maps import SOUND
 from storage.records import Disagreement
-from storage.schema import GENERATION, INSTANCE, JOB, LOCAL_MAP, REGION, VECTOR
+from storage.schema import GENERATION, INSTANCE, JOB, LOCAL_MAP, PATIENT, REGION, SERIES, STUDY, VECTOR
 
 
 def check(database: Database, catalog: Catalog, files: Files) -> list[Disagreement]:
@@ -18,7 +19,7 @@ def check(database: Database, catalog: Catalog, files: Files) -> list[Disagreeme
 
     What arrives meanwhile may show as an unknown file: it has no row yet.
     """
-    return [*_files(catalog, files), *_jobs(database), *_local_maps(database)]
+    return [*_files(catalog, files), *_empty(database), *_jobs(database), *_local_maps(database)]
 
 
 def _files(catalog: Catalog, files: Files) -> Iterator[Disagreement]:
@@ -45,6 +46,19 @@ def _content(files: Files, path: str, uid: str, sha256: str, size: int) -> Itera
         yield Disagreement(
             "file differs", uid, f"{found.size} bytes of {found.sha256[:16]}, not {size} of {sha256[:16]}"
         )
+
+
+def _empty(database: Database) -> Iterator[Disagreement]:
+    links: tuple[tuple[Column[Any], Column[int], Column[str]], ...] = (
+        (SERIES.c.id, INSTANCE.c.series_row_id, SERIES.c.series_instance_uid),
+        (STUDY.c.id, SERIES.c.study_row_id, STUDY.c.study_instance_uid),
+        (PATIENT.c.id, STUDY.c.patient_row_id, PATIENT.c.id),
+    )
+    with database.reading() as connection:
+        for row_id, child, name in links:
+            bare = select(name).where(not_(exists().where(child == row_id))).order_by(row_id)
+            for subject in connection.execute(bare).scalars():
+                yield Disagreement("row empty", str(subject), f"a {row_id.table.name} with nothing below it")
 
 
 def _jobs(database: Database) -> Iterator[Disagreement]:

@@ -190,6 +190,7 @@ def _claimed_generations(connection: Connection, only: Sequence[int] | None) -> 
 
 def _hold(connection: Connection, job: Job, values: dict[str, Any]) -> None:
     """Change a job that is still held under this very lease. LeaseLost."""
+    same = (JOB.c.id == job.id, JOB.c.instance_id == job.instance_id)  # after a deletion its number may come again
     lease = (JOB.c.state == "running", JOB.c.lease_owner == job.owner, JOB.c.attempts == job.attempts)
-    if not connection.execute(update(JOB).where(JOB.c.id == job.id, *lease).values(values)).rowcount:
+    if not connection.execute(update(JOB).where(*same, *lease).values(values)).rowcount:
         raise LeaseLost(f"job {job.id}: not held by {job.owner} any more")

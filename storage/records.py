@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 Policy = Literal["keep", "replace"]
-Outcome = Literal["new", "identical", "kept", "replaced"]
+ConflictPolicy = Literal["keep", "refuse"]
+Outcome = Literal["new", "identical", "kept", "replaced", "refused"]
+ConflictKind = Literal["patient", "study", "demographics"]
+StudyOrder = Literal["received", "study_date"]
 JobState = Literal["queued", "running", "indexed", "not_indexable", "failed"]
 GenerationState = Literal["building", "live", "retired", "abandoned"]
 Row = Mapping[str, Any]  # flat column name -> value, see catalog.COLUMNS
@@ -92,10 +95,16 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Added:
-    """What a store did. `kept` and `identical` leave the first instance as it was."""
+    """What a store did. `kept` and `identical` leave the first instance as it was; `refused` leaves nothing.
+
+    `conflicts`: what the instance says otherwise than what was there, which stays: `patient`, its study or series is
+    another patient's; `study`, its series is another study's; `demographics`, the patient's name or birth date.
+    """
 
     outcome: Outcome
-    instance_id: int
+    instance_id: int  # 0 when refused
+    conflicts: tuple[ConflictKind, ...] = ()
+    study_instance_uid: str = ""  # of the study it is in, or would have been in
 
 
 # --- conditions: what `Catalog.find` and `Catalog.candidates` match on ----------------------------------------
@@ -187,6 +196,40 @@ class InstanceRow:
     sha256: str
     size: int
     header: bytes
+
+
+@dataclass(frozen=True)
+class StudyCounts:
+    """How many studies have had nothing arrive for the stable age, and how many may still be arriving."""
+
+    complete: int
+    arriving: int
+
+
+@dataclass(frozen=True)
+class StudyShare:
+    """What is meant of one study: its instances, or some of them."""
+
+    study_instance_uid: str
+    instances: int
+    size: int  # bytes of the files, as received
+    last_received_at: float
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Arrivals that contradict a kept study in one way. Holds a Patient ID: for the administrator, not for a log."""
+
+    study_instance_uid: str  # of the study as it is kept
+    kind: ConflictKind
+    patient_id: str  # as stated by what arrived
+    issuer: str
+    sop_instance_uid: str  # the latest of them
+    source_ae: str | None
+    outcome: Outcome  # of the latest
+    times: int
+    first_at: float
+    last_at: float
 
 
 @dataclass(frozen=True)
@@ -350,6 +393,27 @@ class SearchAnswer:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """One instance that a peer wants committed; `reason`: why it is not (PS3.3 C.14.1.1), 0 when it is."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    reason: int = 0
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """The answer to one request for storage commitment, owed to an AE."""
+
+    id: int
+    transaction_uid: str
+    ae_title: str
+    references: tuple[Reference, ...]
+    attempts: int  # that failed
+    requested_at: float
+
+
+@dataclass(frozen=True)
 class Disagreement:
     """Something `Store.check` found that contradicts something else kept."""
 
@@ -357,6 +421,7 @@ class Disagreement:
         "file missing",
         "file differs",
         "file unknown",
+        "row empty",
         "job missing",
         "regions unexpected",
         "local map unexpected",

@@ -19,9 +19,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-REVISION = "0002"  # the newest migration; a test compares it with the folder
+REVISION = "0004"  # the newest migration; a test compares it with the folder
 
 METADATA = MetaData(
     naming_convention={
@@ -72,6 +73,8 @@ STUDY = Table(
     _text("study_description"),
     _text("referring_physician_name"),
     _text("referring_physician_name_key", index=True),
+    Column("last_received_at", Double, nullable=False, server_default=text("0")),
+    Column("completed_at", Double, index=True),  # when it was found that nothing arrives any more; NULL: arriving
     UniqueConstraint("study_instance_uid"),
 )
 
@@ -98,7 +101,7 @@ INSTANCE = Table(
     "instance",
     METADATA,
     Column("id", RowId, primary_key=True),
-    _parent("series_row_id", "series.id"),
+    Column("series_row_id", RowId, ForeignKey("series.id"), nullable=False),
     _text("sop_instance_uid", required=True),
     _text("sop_class_uid", required=True),
     _text("transfer_syntax_uid", required=True),
@@ -116,6 +119,7 @@ INSTANCE = Table(
     Column("header", LargeBinary, nullable=False),
     UniqueConstraint("sop_instance_uid"),
     UniqueConstraint("path"),
+    Index(None, "series_row_id", "size"),  # what a study, and all of them, take on disk without reading the rows
     sqlite_autoincrement=True,  # an id in a filter or a snapshot must never come to mean another instance
 )
 
@@ -218,8 +222,40 @@ REMOVAL = Table(
     Index(None, "generation_id", "anatomy", "seq"),
 )
 
+# What an instance says of its patient or study against what was there before, for the administrator to mend.
+CONFLICT = Table(
+    "conflict",
+    METADATA,
+    Column("id", RowId, primary_key=True),
+    _text("study_instance_uid", required=True),  # of the study as it is kept
+    _text("kind", required=True),
+    _text("patient_id", required=True),  # as stated by what arrived
+    _text("issuer", required=True),
+    _text("sop_instance_uid", required=True),  # the latest
+    _text("source_ae"),
+    _text("outcome", required=True),
+    Column("times", Integer, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    UniqueConstraint("study_instance_uid", "kind", "patient_id", "issuer"),
+)
+
+# What a peer asked to be committed and has not been told yet. PS3.4 J.3.
+COMMITMENT = Table(
+    "commitment",
+    METADATA,
+    Column("id", RowId, primary_key=True),
+    _text("transaction_uid", required=True),
+    _text("ae_title", required=True),
+    Column("entries", JSON, nullable=False),  # SOP class, SOP instance and failure reason of each reference
+    Column("attempts", Integer, nullable=False),
+    Column("requested_at", Double, nullable=False),
+    Column("not_before", Double, nullable=False, index=True),
+)
+
 # `change`: the watermark of regions, written in the transaction it counts. `generation`: the lock between a
-# store's jobs and a new generation's.
+# store's jobs and a new generation's. `pruned`: removals up to this value of `change` are not kept any more.
+# `expired`: studies that retention has deleted.
 COUNTER = Table(
     "counter",
     METADATA,

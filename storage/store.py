@@ -17,7 +17,10 @@ from sqlalchemy import URL
 
 from storage.catalog import Catalog
 from storage.check import check
+from storage.commitments import Commitments
+from storage.conflicts import Conflicts
 from storage.database import Database
+from storage.deletion import Deletion
 from storage.durable import make_folder, reported, sync_folders
 from storage.errors import StorageError
 from storage.files import Files
@@ -26,6 +29,7 @@ from storage.jobs import MAX_ATTEMPTS, Jobs
 from storage.local_maps import LocalMaps
 from storage.records import Disagreement
 from storage.regions import Regions
+from storage.studies import Studies
 from storage.vectors.shelf import EXACT_LIMIT, Shelf
 
 DATABASE = "dicomnode.sqlite"
@@ -46,8 +50,12 @@ class Store:
         self._clock = clock
         self.files = Files(root)
         self.catalog = Catalog(database, self.files, clock)
+        self.studies = Studies(database, clock)
+        self.conflicts = Conflicts(database)
+        self.deletion = Deletion(database, self.files, clock)
         self.generations = Generations(database, clock)
         self.jobs = Jobs(database, clock, max_attempts)
+        self.commitments = Commitments(database, clock)
         self.regions = Regions(database)
         self.local_maps = LocalMaps(database)
         self.vectors = Shelf(database, self.generations, root / "index", exact_limit)

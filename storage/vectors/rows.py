@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, bindparam, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select, update
 
 from storage.matching import LEVELS, joined
 from storage.regions import STORED, chunks
-from storage.schema import INSTANCE, REGION, REMOVAL, SERIES, STUDY, VECTOR
+from storage.schema import COUNTER, INSTANCE, REGION, REMOVAL, SERIES, STUDY, VECTOR
 from storage.vectors.exact import Labels
 from storage.vectors.index import Ids
 from storage.vectors.partition import Key
@@ -74,6 +74,17 @@ def removed(connection: Connection, key: Key, after: int, upto: int) -> Ids:
     """A partition's regions that went in (after, upto]."""
     values = {"generation": key.generation, "anatomy": key.anatomy, "after": after, "upto": upto}
     return np.fromiter(connection.execute(_GONE, values).scalars(), np.int64)
+
+
+def prune(connection: Connection, upto: int) -> int:
+    """Delete some of the removals up to a value of the change counter, oldest first, and note how far; how many."""
+    oldest = select(REMOVAL.c.seq).where(REMOVAL.c.seq <= upto).order_by(REMOVAL.c.seq).limit(PAGE)
+    seqs = list(connection.execute(oldest).scalars())
+    if seqs:
+        connection.execute(delete(REMOVAL).where(REMOVAL.c.seq <= seqs[-1]))
+        behind = (COUNTER.c.name == "pruned", COUNTER.c.value < seqs[-1])
+        connection.execute(update(COUNTER).where(*behind).values(value=seqs[-1]))
+    return len(seqs)
 
 
 def extent(connection: Connection, key: Key, upto: int) -> tuple[int, int]:

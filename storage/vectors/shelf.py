@@ -8,6 +8,7 @@ Every plan's candidates are scored again from SQL's rows (scoring.py), so the pl
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,16 +64,18 @@ class Shelf:
         generation = self._generation(request.generation)
         place = _place(generation, request.projection)
         query = unit(np.asarray(request.vector, np.float32), generation.model.dim)
-        for _ in range(ATTEMPTS - 1):
-            answer = self._attempt(request, place, query)
+        for attempt in range(ATTEMPTS - 1):
+            answer = self._attempt(request, place, query, request.k << attempt)
             if answer is not None:
                 return answer
-        return self._attempt(request, place, query, last=True) or SearchAnswer((), {}, 0)
+        wanted = request.k << ATTEMPTS
+        return self._attempt(request, place, query, wanted, last=True) or SearchAnswer((), {}, 0)
 
     def _attempt(
-        self, request: SearchRequest, place: int, query: NDArray[np.float32], *, last: bool = False
+        self, request: SearchRequest, place: int, query: NDArray[np.float32], wanted: int, *, last: bool = False
     ) -> SearchAnswer | None:
-        """One search; None when regions went away under it, so that fewer than k might be left."""
+        """One search among `wanted` candidates, k or more; None when so many of them went away under it that fewer
+        than k are left, and others there might be."""
         anatomies = dict.fromkeys(request.anatomies)
         keys = [Key(request.generation, place, anatomy) for anatomy in anatomies]
         allowed = None if request.allowed is None else np.unique(np.asarray(request.allowed, np.int64))
@@ -81,10 +84,10 @@ class Shelf:
             found, watermark = self._gather(keys, rows)
             return self._answer(request, query, found, dict.fromkeys(anatomies, "gather"), watermark)
         watermark = self.refresh(keys)
-        ids, plans = self._candidates(request, keys, query, rows)
+        ids, plans = self._candidates(replace(request, k=wanted), keys, query, rows)
         with self._database.reading() as connection:
             found = sql.stored(connection, place, ids.tolist())
-        if len(found) < len(ids) and not last:
+        if len(found) < min(request.k, len(ids)) and len(ids) >= wanted and not last:
             return None
         return self._answer(request, query, found, plans, watermark)
 
@@ -165,8 +168,17 @@ class Shelf:
     def _bring_up(self, connection: Connection, partition: Partition, counter: int) -> None:
         if partition.watermark < 0:
             self._load(connection, partition, counter)
+        elif partition.watermark < counted(connection, "pruned"):
+            self._reload(connection, partition, counter)
         if partition.watermark < counter:
             _replay(connection, partition, counter)
+
+    def _reload(self, connection: Connection, partition: Partition, counter: int) -> None:
+        """Anew from SQL: what went since its watermark is not known any more. Searches keep the old until then."""
+        fresh = Partition(partition.key, partition.exact.dim)
+        fresh.watermark = 0
+        _replay(connection, fresh, counter)
+        partition.exact, partition.graph, partition.watermark = fresh.exact, None, counter
 
     def _load(self, connection: Connection, partition: Partition, counter: int) -> None:
         """From the snapshot when it and SQL agree; else the partition stays empty and everything is replayed."""
@@ -174,6 +186,8 @@ class Shelf:
         loaded = Partition(partition.key, partition.exact.dim)
         try:
             self._snapshots.load(of, loaded, counter)
+            if loaded.watermark < counted(connection, "pruned"):
+                raise SnapshotDamaged("index file: older than what is known of removals")
             _replay(connection, loaded, counter)
             view = loaded.exact.view
             if (len(view.ids), int(view.ids.sum())) != sql.extent(connection, partition.key, counter):
@@ -207,6 +221,16 @@ class Shelf:
                     self._snapshots.save(origin(self._generation(partition.key.generation), partition.key), partition)
                     written += 1
         return written
+
+    def prune(self, upto: int) -> int:
+        """Forget removals up to this value of the change counter; returns how many. In short transactions.
+
+        An index that is behind it, in a file or in another process, is made anew from SQL when it is next used.
+        """
+        pruned = 0
+        while n := self._database.write(lambda connection: sql.prune(connection, upto)):
+            pruned += n
+        return pruned
 
     def rebuild(self, generation_id: int) -> int:
         """Make the generation's partitions and snapshots anew from SQL; returns how many vectors they hold."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from storage.records import (
     Added,
+    ConflictPolicy,
     Generation,
     Job,
     Model,
@@ -68,13 +69,20 @@ def new_instance(number: int, **changes: object) -> NewInstance:
     return NewInstance(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def put(store: Store, number: int, content: bytes | None = None, policy: Policy = "keep", **changes: object) -> Added:
+def put(
+    store: Store,
+    number: int,
+    content: bytes | None = None,
+    policy: Policy = "keep",
+    conflicts: ConflictPolicy = "keep",
+    **changes: object,
+) -> Added:
     """Store one instance as a receiver does."""
     new = new_instance(number, **changes)
     with store.files.scratch() as scratch:
         scratch.write(content if content is not None else f"content of {number}".encode())
         kept = store.files.keep(scratch, new.sop_instance_uid)
-    return store.catalog.add(new, kept, policy)
+    return store.catalog.add(new, kept, policy, conflicts)
 
 
 def vectors_of(uid: str, anatomy: int, projection: int = 0) -> NDArray[np.float32]:
