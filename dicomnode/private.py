@@ -48,27 +48,48 @@ class Element(IntEnum):
 
 
 class Definition(NamedTuple):
-    """One row of the contract."""
+    """One row of the contract; the conformance statement prints it."""
 
     vr: str
     name: str
     in_request: bool
     in_response: bool
+    meaning: str
+
+
+def _asked(vr: str, name: str, meaning: str) -> Definition:
+    return Definition(vr, name, True, False, meaning)
+
+
+def _told(vr: str, name: str, meaning: str) -> Definition:
+    return Definition(vr, name, False, True, meaning)
 
 
 TABLE: Final = {
-    Element.SIMILARITY_SCORE: Definition("FD", "Similarity Score", False, True),  # cosine, -1..1
-    Element.RANK: Definition("IS", "Rank", False, True),  # 1 = best
-    Element.MAXIMUM_MATCHES: Definition("IS", "Maximum Matches", True, False),
-    Element.QUERY_SR: Definition("UI", "Query SR SOP Instance UID", True, False),
-    Element.ANATOMIC_REGION: Definition("SQ", "Anatomic Region", True, False),
-    Element.PATIENT_SCOPE: Definition("CS", "Patient Scope", True, False),
-    Element.GENERATION: Definition("LO", "Index Generation", False, True),
-    Element.MINIMUM_SCORE: Definition("FD", "Minimum Score", True, False),
-    Element.PROFILE: Definition("CS", "Profile", True, False),
-    Element.QUERY_ROI: Definition("SQ", "Query ROI", True, False),
-    Element.MATCHED_ROI: Definition("SQ", "Matched ROI", False, True),
-    Element.WARNING: Definition("LO", "Query Warning", False, True),
+    Element.SIMILARITY_SCORE: _told("FD", "Similarity Score", "cosine, -1 to 1"),
+    Element.RANK: _told("IS", "Rank", "1 is the best"),
+    Element.MAXIMUM_MATCHES: _asked("IS", "Maximum Matches", "hits wanted, of all ROIs together; default 10"),
+    Element.QUERY_SR: _asked(
+        "UI", "Query SR SOP Instance UID", "a stored SR whose ROIs are the question; this or Query ROI"
+    ),
+    Element.ANATOMIC_REGION: _asked(
+        "SQ", "Anatomic Region", "code items with Laterality as modifier: only these regions are searched"
+    ),
+    Element.PATIENT_SCOPE: _asked("CS", "Patient Scope", "whose regions answer: OTHER (default), ANY or SAME"),
+    Element.GENERATION: _told("LO", "Index Generation", "the models that the answer comes from"),
+    Element.MINIMUM_SCORE: _asked("FD", "Minimum Score", "least Similarity Score of a hit"),
+    Element.PROFILE: _asked(
+        "CS", "Profile", "ANATOMY (default) or FINDING: what ranks; one that the models do not offer is 0xA900"
+    ),
+    Element.QUERY_ROI: _asked(
+        "SQ", "Query ROI", "items of SR content: a TID 1410 group, or a bare SCOORD with its IMAGE child"
+    ),
+    Element.MATCHED_ROI: _told(
+        "SQ", "Matched ROI", "SCOORD, a closed POLYLINE of five points, with its IMAGE, Finding Site and Laterality"
+    ),
+    Element.WARNING: _told(
+        "LO", "Query Warning", "what to know of the answer or the hit; see Standard Extended SOP classes"
+    ),
 }
 
 
