@@ -6,7 +6,7 @@ a region, and what is said about it is looked for from the region upwards, the n
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
@@ -25,13 +25,16 @@ from dicomnode.sr.regions import (
     clamped,
     joined_axes,
 )
-from dicomnode.sr.tree import Node, at, walk
+from dicomnode.sr.tree import Node, at, image_references, walk
 from dicomnode.uids import is_uid
 from encoder.anatomy import Anatomy
 
 __all__ = ["Region", "SegmentRoi", "SpatialRoi", "SrRoi", "clamped", "regions", "rois"]
 
 MAXIMUM_REGIONS: Final = 64
+MAXIMUM_STATEMENTS: Final = 64  # Finding Sites of one region, and modifiers beside them: each is held against each
+
+Statements = Mapping[tuple[str, str], list[Dataset]]  # content items by the key of their concept name
 
 # PS3.4 B.5: Segmentation Storage, Label Map Segmentation Storage.
 _SEGMENTATION_CLASSES: Final = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
@@ -106,10 +109,10 @@ def _spatial(node: Node, _root: Dataset) -> Iterator[SpatialRoi]:
 def _segment(node: Node, _root: Dataset) -> Iterator[SegmentRoi]:
     """IMAGE that is a segmentation's frame or segment (TID 1410, TID 1411); one in an image library names neither."""
     concept = node.concept
-    for reference in _references(node.item):
+    for reference in image_references(node.item):
         segments, frames = (_numbers(reference, word) for word in ("ReferencedSegmentNumber", "ReferencedFrameNumber"))
         wanted = segments or frames or (concept is not None and concept.key in _SEGMENT_CONCEPTS)
-        if wanted and str(reference.get("ReferencedSOPClassUID")) in _SEGMENTATION_CLASSES:
+        if wanted and _is_segmentation(reference):
             yield SegmentRoi(
                 segmentation_uid=_uid(reference, "ReferencedSOPInstanceUID"),
                 frames=frames,
@@ -131,7 +134,7 @@ def _images(node: Node, root: Dataset) -> list[Dataset]:
     own = [reference for child in node.children for reference in _image_references(_resolved(child, root))]
     if own or node.parent is None:
         return own
-    beside = [reference for child in node.parent.children for reference in _image_references(child)]
+    beside = [reference for reference in node.parent.references if not _is_segmentation(reference)]
     return beside if len(beside) == 1 else []
 
 
@@ -142,22 +145,19 @@ def _resolved(item: Dataset, root: Dataset) -> Dataset:
 
 
 def _image_references(item: Dataset) -> list[Dataset]:
-    if str(item.get("ValueType") or "").strip() != "IMAGE":
-        return []
-    references = _references(item)
-    return [entry for entry in references if str(entry.get("ReferencedSOPClassUID")) not in _SEGMENTATION_CLASSES]
+    return [entry for entry in image_references(item) if not _is_segmentation(entry)]
 
 
-def _references(item: Dataset) -> list[Dataset]:
-    return [entry for entry in codes.items_of(item, "ReferencedSOPSequence") if "ReferencedSOPInstanceUID" in entry]
+def _is_segmentation(reference: Dataset) -> bool:
+    return str(reference.get("ReferencedSOPClassUID")) in _SEGMENTATION_CLASSES
 
 
 def _segmented_image(node: Node) -> str:
     """SOP Instance UID of the image beside a segmentation reference that it was drawn on; empty when unsaid."""
-    for child in node.parent.children if node.parent else ():
-        if _concept(child) == codes.SOURCE_IMAGE_FOR_SEGMENTATION.key:
-            for reference in _image_references(child):
-                return _uid(reference, "ReferencedSOPInstanceUID")
+    beside = node.parent.by_concept if node.parent else {}
+    for child in beside.get(codes.SOURCE_IMAGE_FOR_SEGMENTATION.key, ()):
+        for reference in _image_references(child):
+            return _uid(reference, "ReferencedSOPInstanceUID")
     return ""
 
 
@@ -183,29 +183,29 @@ def _points(item: Dataset, dimensions: int) -> Iterator[tuple[Any, ...]]:
 
 def _said(node: Node) -> dict[str, Any]:
     """The fields of `Described`: for each, the nearest statement from the region upwards."""
-    levels = [level.children for level in node.upwards()]
+    levels = [level.by_concept for level in node.upwards()]
     sites, unknown = _nearest(levels, _sites) or ((), ())
     return {
         "sites": sites,
         "unknown_sites": unknown,
-        "finding": _nearest(levels, lambda items: _coded(items, codes.FINDING)),
-        "tracking_identifier": _nearest(levels, lambda items: _text(items, codes.TRACKING_IDENTIFIER, "TextValue"))
-        or "",
-        "tracking_uid": _nearest(levels, lambda items: _text(items, codes.TRACKING_UID, "UID")) or "",
-        "label": _nearest(levels, lambda items: _text(items, codes.COMMENT, "TextValue")) or "",
+        "finding": _nearest(levels, _finding),
+        "tracking_identifier": _nearest(levels, _text(codes.TRACKING_IDENTIFIER, "TextValue")) or "",
+        "tracking_uid": _nearest(levels, _text(codes.TRACKING_UID, "UID")) or "",
+        "label": _nearest(levels, _text(codes.COMMENT, "TextValue")) or "",
     }
 
 
-def _nearest(levels: list[list[Dataset]], find: Callable[[list[Dataset]], Any]) -> Any:
+def _nearest(levels: list[Statements], find: Callable[[Statements], Any]) -> Any:
     return next((answer for items in levels if (answer := find(items))), None)
 
 
-def _sites(items: list[Dataset]) -> tuple[tuple[Anatomy, ...], tuple[str, ...]] | None:
+def _sites(items: Statements) -> tuple[tuple[Anatomy, ...], tuple[str, ...]] | None:
     """(read, unknown) Finding Sites among sibling items; None when there is none. Laterality may be a sibling too."""
-    found = [item for item in items if _concept(item) == codes.FINDING_SITE.key]
+    found = items.get(codes.FINDING_SITE.key, [])[:MAXIMUM_STATEMENTS]
     if not found:
         return None
-    read = [codes.read_site(item, beside=items) for item in found]
+    beside = [item for concept in codes.SITE_MODIFIERS for item in items.get(concept.key, [])[:MAXIMUM_STATEMENTS]]
+    read = [codes.read_site(item, beside=beside) for item in found]
     unknown = (
         codes.first_code(item, "ConceptCodeSequence") for item, site in zip(found, read, strict=True) if not site
     )
@@ -214,19 +214,15 @@ def _sites(items: list[Dataset]) -> tuple[tuple[Anatomy, ...], tuple[str, ...]] 
     )
 
 
-def _coded(items: Iterable[Dataset], concept: codes.Code) -> codes.Code | None:
-    return next(
-        (codes.first_code(item, "ConceptCodeSequence") for item in items if _concept(item) == concept.key), None
-    )
+def _finding(items: Statements) -> codes.Code | None:
+    return next((codes.first_code(item, "ConceptCodeSequence") for item in items.get(codes.FINDING.key, ())), None)
 
 
-def _text(items: Iterable[Dataset], concept: codes.Code, keyword: str) -> str:
-    return next((str(item.get(keyword) or "").strip() for item in items if _concept(item) == concept.key), "")
+def _text(concept: codes.Code, keyword: str) -> Callable[[Statements], str]:
+    def found(items: Statements) -> str:
+        return next((str(item.get(keyword) or "").strip() for item in items.get(concept.key, ())), "")
 
-
-def _concept(item: Dataset) -> tuple[str, str] | None:
-    code = codes.first_code(item, "ConceptNameCodeSequence")
-    return code.key if code is not None else None
+    return found
 
 
 def _uid(item: Dataset, keyword: str) -> str:

@@ -3,11 +3,13 @@
 Iterative: a hostile tree meets a cap, never the interpreter's stack.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from dicomnode.codes import Code, first_code, items_of
 from dicomnode.errors import RoiError
@@ -16,7 +18,7 @@ MAXIMUM_DEPTH: Final = 32
 MAXIMUM_ITEMS: Final = 20_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """One content item (PS3.3 C.17.3) and the way back to the root."""
 
@@ -32,9 +34,26 @@ class Node:
     def concept(self) -> Code | None:
         return first_code(self.item, "ConceptNameCodeSequence")
 
-    @property
+    # What is asked of a parent is asked by each of its children: kept, or time grows with the square of a wide tree.
+
+    @cached_property
     def children(self) -> list[Dataset]:
         return items_of(self.item, "ContentSequence")
+
+    @cached_property
+    def by_concept(self) -> Mapping[tuple[str, str], list[Dataset]]:
+        """The children by the key of their concept name, those without one left out."""
+        found: dict[tuple[str, str], list[Dataset]] = {}
+        for child in self.children:
+            code = first_code(child, "ConceptNameCodeSequence")
+            if code is not None:
+                found.setdefault(code.key, []).append(child)
+        return found
+
+    @cached_property
+    def references(self) -> list[Dataset]:
+        """Referenced SOP items of the IMAGE children."""
+        return [reference for child in self.children for reference in image_references(child)]
 
     def upwards(self) -> Iterator["Node"]:
         """The node itself, its parent, and so on to the root."""
@@ -60,14 +79,21 @@ def walk(root: Dataset) -> Iterator[Node]:
         waiting.extend(Node(child, node, node.depth + 1) for child in reversed(children))
 
 
+def image_references(item: Dataset) -> list[Dataset]:
+    """The referenced SOP items of an IMAGE content item (PS3.3 C.18.4); none of any other."""
+    if str(item.get("ValueType") or "").strip() != "IMAGE":
+        return []
+    return [entry for entry in items_of(item, "ReferencedSOPSequence") if "ReferencedSOPInstanceUID" in entry]
+
+
 def at(root: Dataset, path: list[int]) -> Dataset | None:
     """The item a by-reference relationship names: positions from the root, itself 1 (PS3.3 C.17.3.2.5)."""
     if not path or path[0] != 1:
         return None
     item = root
     for position in path[1 : MAXIMUM_DEPTH + 1]:
-        children = items_of(item, "ContentSequence")
-        if not 1 <= position <= len(children):
+        children = item.get("ContentSequence")
+        if not isinstance(children, Sequence) or not 1 <= position <= len(children):
             return None
         item = children[position - 1]
     return item

@@ -1,0 +1,121 @@
+"""The path of a Part 10 file in, what the catalogue or the SR reader needs of it out, whatever the file holds.
+
+For the receiver's process, where a peer's object must not cost time or memory that honest peers need. Memory bound:
+MAXIMUM_KEPT_BYTES of values and MAXIMUM_KEPT elements of a header; of a deflated file HEADER_INFLATED bytes more.
+"""
+
+import mmap
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_file_meta_info
+
+from dicomnode.attributes.extents import Buffer, Encoding, Extent, check, extents
+from dicomnode.attributes.values import UNREADABLE
+from dicomnode.errors import DecodeError
+from dicomnode.quiet import quiet_pydicom
+
+HEADER_INFLATED: Final = 8 << 20  # bytes of a deflated data set that a header is looked for in
+MAXIMUM_ELEMENT: Final = 64 << 10  # bytes of an element that a header keeps: longer values are no keys
+MAXIMUM_INSIDE: Final = 1024  # elements and items of a sequence that a header keeps
+MAXIMUM_KEPT: Final = 10_000  # of all elements: some 15 MB as pydicom holds them
+MAXIMUM_KEPT_BYTES: Final = 4 << 20
+MAXIMUM_DOCUMENT: Final = 16 << 20  # bytes of a document, inflated
+
+_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_META_START: Final = 128 + 4 + 12  # preamble, DICM, the group length element (PS3.10 7.1)
+_MALFORMED: Final = (*UNREADABLE, InvalidDicomError, MemoryError, zlib.error)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The data set of a file, or how it begins."""
+
+    buffer: Buffer
+    start: int
+    encoding: Encoding
+    is_whole: bool = True
+
+
+def header(path: Path) -> Dataset:
+    """The standard elements in front of the pixel data that are short enough to be keys, with the file meta.
+
+    DecodeError, fit for an Error Comment, when the file cannot be read that far, or ends in the pixel data.
+    """
+    return _read(path, _header, HEADER_INFLATED)
+
+
+def document(path: Path) -> Dataset:
+    """The whole data set of a file without pictures. DecodeError when it cannot be read or is over the limits."""
+    return _read(path, _document, MAXIMUM_DOCUMENT)
+
+
+def _read(path: Path, read: Callable[[_Content], Dataset], inflated: int) -> Dataset:
+    try:
+        with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            meta = read_file_meta_info(path)
+            content = _content(held, meta, inflated)
+            dataset = read(content)
+    except _MALFORMED as wrong:
+        raise DecodeError(f"data set cannot be read: {type(wrong).__name__}") from wrong
+    dataset.file_meta = meta
+    return dataset
+
+
+def _content(held: mmap.mmap, meta: FileMetaDataset, inflated: int) -> _Content:
+    syntax = meta.TransferSyntaxUID
+    start = _META_START + int(meta.FileMetaInformationGroupLength)
+    encoding = Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
+    if not syntax.is_deflated:
+        return _Content(held, start, encoding)
+    # PS3.5 A.5: all behind the file meta information is one raw deflate stream.
+    data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(held[start : start + inflated], inflated)
+    return _Content(data, 0, encoding, is_whole=len(data) < inflated)
+
+
+def _header(content: _Content) -> Dataset:
+    kept, count = BytesIO(), 0
+    for extent in _in_front_of_pixels(content):
+        if _is_kept(extent):
+            count += extent.heads or 1
+            kept.write(content.buffer[extent.start : extent.end])
+            if count > MAXIMUM_KEPT or kept.tell() > MAXIMUM_KEPT_BYTES:
+                raise DecodeError("data set has too many elements")
+    return _parsed(kept, content.encoding)
+
+
+def _in_front_of_pixels(content: _Content) -> Iterator[Extent]:
+    return extents(
+        content.buffer,
+        content.start,
+        content.encoding,
+        until=_PIXEL_TAGS,
+        is_whole=content.is_whole,
+        looked_into=MAXIMUM_ELEMENT,
+    )
+
+
+def _is_kept(extent: Extent) -> bool:
+    """Whether a header needs it: not private (PS3.5 7.8), neither long nor a large sequence."""
+    is_short = extent.end - extent.start <= MAXIMUM_ELEMENT
+    return is_short and extent.heads is not None and extent.heads <= MAXIMUM_INSIDE and not extent.tag >> 16 & 1
+
+
+def _document(content: _Content) -> Dataset:
+    if len(content.buffer) - content.start > MAXIMUM_DOCUMENT or not content.is_whole:
+        raise DecodeError(f"document over {MAXIMUM_DOCUMENT} bytes")
+    encoded = bytes(content.buffer[content.start :])
+    check(encoded, content.encoding)
+    return _parsed(BytesIO(encoded), content.encoding)
+
+
+def _parsed(stream: Any, encoding: Encoding) -> Dataset:
+    stream.seek(0)
+    dataset: Dataset = read_dataset(stream, encoding.implicit_vr, encoding.little_endian)
+    return dataset
