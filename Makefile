@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench models clean
+.PHONY: install demo test check format bench bench-dimse peers models fuzz clean
 
 install: $(STAMP)
 
@@ -36,11 +36,25 @@ format: install
 bench: install
 	$(BIN)/python -m benchmarks
 
+# Queries and retrieval against Orthanc, DCMTK's dcmqrscp and pynetdicom's qrscp, as far as they are installed.
+bench-dimse: install
+	$(BIN)/python -m benchmarks dimse
+
+# What npm installs is for tests alone; without it they are skipped.
+peers:
+	cd tests/integration/interop/dcmjs && npm ci
+
 # The shipped weights again, from the open films; a run that was stopped goes on. Two hours on two cores are enough.
 DATA ?= ../shared/data/cxr
 models: install
 	$(BIN)/dicomnode train all --data $(DATA) --out build/models --resume
 	$(BIN)/dicomnode evaluate films $(DATA) --split dev_val --model build/models --html build/models/report.html
+
+# Mutated objects and messages against a node with workers; SEED=2 for others, OBJECTS for fewer.
+OBJECTS ?= 10000
+SEED ?= 1
+fuzz: install
+	$(BIN)/python -m tests.fuzz --objects $(OBJECTS) --seed $(SEED)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

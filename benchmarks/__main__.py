@@ -4,34 +4,62 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks import index, ingest, query, store
+from benchmarks import dimse, index, ingest, query, store
+from benchmarks.tables import Table
 
-ALL = {"ingest": ingest.run, "store": store.run, "query": query.run, "index": index.run}
+ALL: dict[str, Callable[[int], Any]] = {
+    "ingest": ingest.run,
+    "store": store.run,
+    "query": query.run,
+    "index": index.run,
+    "dimse": dimse.run,
+}
 
 
 def main() -> None:
     """Run what is named, all by default."""
+    arguments = _arguments()
+    machine = {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
+    results: dict[str, Any] = {"machine": machine}
+    tables: dict[str, Table] = {}
+    for name in arguments.names or ALL:
+        tables[name] = _run(name, arguments)
+        results[name] = tables[name].values
+        tables[name].show(name)
+    _write(arguments.json, json.dumps(results, indent=2))
+    if arguments.markdown:
+        _write(arguments.markdown, "\n".join(f"### {name}\n\n{table.markdown()}" for name, table in tables.items()))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="benchmarks of this machine")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(ALL)}")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measurement (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two runs of each, and less of what takes long")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH", help="the values")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="the tables as Markdown")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(ALL)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    results = {
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    }
-    for name in arguments.names or ALL:
-        results[name] = ALL[name](arguments.repeat)
-        print(f"\n{name}")
-        for measure, value in results[name].items():
-            print(f"  {measure:48s} {value}")
-    path = Path("build/bench.json")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2), encoding="utf-8")
-    print(f"\nwritten to {path}")
+    return arguments
+
+
+def _run(name: str, arguments: argparse.Namespace) -> Table:
+    work = partial(dimse.run, quick=arguments.quick) if name == "dimse" else ALL[name]
+    found = work(2 if arguments.quick else arguments.repeat)
+    return found if isinstance(found, Table) else Table.of(found)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":
