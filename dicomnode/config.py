@@ -53,6 +53,10 @@ def _wrong_ae_titles(titles: tuple[str, ...]) -> str:
     return next((f"{title!r} {why}" for title in titles if (why := _wrong_ae_title(title))), "")
 
 
+def _wrong_port(port: int) -> str:
+    return "" if port else "must not be 0"
+
+
 def _wrong_networks(networks: tuple[str, ...]) -> str:
     for network in networks:
         try:
@@ -72,6 +76,23 @@ class StorageSettings:
         "keep", "same SOP Instance UID with other bytes: keep the first or replace it", choices=("keep", "replace")
     )
     minimum_free_mib: int = _setting(256, "MiB of free disk below which C-STORE is refused with 0xA700")
+    patient_conflicts: str = _setting(
+        "keep", "study of another patient: keep it under its first patient, or refuse it", choices=("keep", "refuse")
+    )
+    stable_age_s: float = _setting(60.0, "seconds without an arrival after which a study is complete")
+
+
+@dataclass(frozen=True)
+class RetentionSettings:
+    """What is deleted by itself, study by study; never one that is still arriving."""
+
+    maximum_gib: float = _setting(0.0, "GiB of files, as received, above which studies are deleted; 0: no quota")
+    maximum_age_days: float = _setting(0.0, "days since its last arrival after which a study is deleted; 0: never")
+    order: str = _setting(
+        "received",
+        "which study a quota takes first: longest without an arrival, or oldest Study Date",
+        choices=("received", "study_date"),
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,9 @@ class IngestSettings:
     maximum_attempts: int = _setting(5, "tries of one instance before it is marked failed")
     lease_s: float = _setting(120.0, "seconds a worker may hold an instance without a sign of life")
     maximum_pixels: int = _setting(64_000_000, "rows x columns above which an image is not decoded")
+    maximum_memory_mib: int = _setting(
+        2048, "MiB that one film may take in a worker or the query model, on top of its models on a CPU; 0: no limit"
+    )
     modalities: str = _setting("CR,DX,DR,RG", "comma-separated modalities that hold films whatever the body part")
 
 
@@ -158,7 +182,7 @@ class PeerSettings:
     name: str
     ae_title: str = _setting("", "its AE title; needed", most=AE_TITLE_LENGTH, wrong=_wrong_ae_title)
     host: str = _setting("", "where it listens; empty: the node never calls it")
-    port: int = _setting(104, "TCP port on which it listens", most=HIGHEST_PORT)
+    port: int = _setting(104, "TCP port on which it listens", most=HIGHEST_PORT, wrong=_wrong_port)
     tls: bool = _setting(False, "it is called over TLS, and must call over TLS")
     certificate_name: str = _setting("", "name (CN, or DNS, IP or URI of the SAN) that its certificate must hold")
     addresses: tuple[str, ...] = _setting(
@@ -180,6 +204,7 @@ class Config:
     """Every section. `sources` tells where each effective value came from, by `section.key`."""
 
     storage: StorageSettings = StorageSettings()
+    retention: RetentionSettings = RetentionSettings()
     dimse: DimseSettings = DimseSettings()
     tls: TlsSettings = TlsSettings()
     ingest: IngestSettings = IngestSettings()
@@ -226,6 +251,7 @@ class Setting:
 
 SECTIONS: dict[str, Any] = {
     "storage": StorageSettings,
+    "retention": RetentionSettings,
     "dimse": DimseSettings,
     "tls": TlsSettings,
     "ingest": IngestSettings,
@@ -315,15 +341,17 @@ def example() -> str:
     for section, cls in SECTIONS.items():
         lines += ["", f"[{section}]  # {cls.__doc__}"]
         lines += _example_lines(item for item in DECLARED.values() if item.section == section)
-    lines += ["", "# One table for each peer, under a name of your own.", "", "# [peers.CT1]"]
-    return "\n".join([*lines, *_example_lines(peer_settings("CT1").values(), "# ")]) + "\n"
+    lines += ["", "# A peer: one such table for each, under a name of your own.", "#[peers.CT1]"]
+    named = peer_settings("CT1")
+    named["ae_title"] = dataclasses.replace(named["ae_title"], default="CT1")
+    return "\n".join([*lines, *_example_lines(named.values())]) + "\n"
 
 
-def _example_lines(declared: Iterable[Setting], mark: str = "#") -> Iterator[str]:
+def _example_lines(declared: Iterable[Setting]) -> Iterator[str]:
     for setting in declared:
         choices = f" ({' | '.join(setting.choices)})" if setting.choices else ""
         yield f"# {setting.about}{choices}"
-        yield f"{mark}{setting.key} = {_toml(setting.default)}"
+        yield f"#{setting.key} = {_toml(setting.default)}"
 
 
 def _tables(path: Path) -> dict[str, Any]:
@@ -365,10 +393,11 @@ def _peer(name: str, table: Mapping[str, Any]) -> PeerSettings:
     for key in table:
         if key not in declared:
             raise ConfigError(f"unknown setting {PEERS}.{name}.{key}{_nearest(key, declared)}")
-    for needed, why in ((("ae_title",), ""), (("tls",), "certificate_name")):
-        if (not why or table.get(why)) and not all(table.get(key) for key in needed):
-            raise ConfigError(f"{PEERS}.{name}: {' '.join(needed)} is missing")
     peer = PeerSettings(name, **{key: _typed(declared[key], value) for key, value in table.items()})
+    if not peer.ae_title:
+        raise ConfigError(f"{PEERS}.{name}: ae_title is missing")
+    if peer.certificate_name and not peer.tls:
+        raise ConfigError(f"{PEERS}.{name}: certificate_name needs tls = true")
     return dataclasses.replace(peer, ae_title=peer.ae_title.strip())
 
 
@@ -448,6 +477,11 @@ def _several(value: Any) -> tuple[str, ...]:
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ValueError(value)
     return tuple(parts)
+
+
+def shown(value: Any) -> str:
+    """A value for people."""
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _toml(value: Any) -> str:

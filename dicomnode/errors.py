@@ -3,12 +3,21 @@
 DicomNodeError
 ├── ConfigError            a setting that is unknown, malformed or contradicts another
 ├── InvalidInstance        a data set that cannot be an instance: an identifying UID is missing or malformed
+│   └── SopClassDiffers      its SOP class is not the one that the command named
+├── PatientConflict        an instance of a study that is another patient's, where the policy refuses it
 ├── IdentifierError        a query identifier that is malformed or asks for what is not supported
 │   ├── RoiError           an SR or ROI without a usable region
 │   └── ImageNotStored     the ROI's image is not in the archive
+├── NotPermitted           a service that the peers table does not permit the peer
 ├── NotReady               the node cannot answer yet: no index, or no model loaded
 ├── NotIndexable           a stored instance that is no picture for the models, with its reason
 ├── DecodeError            pixel data that cannot be decoded
+├── UnknownDestination     a C-MOVE to an AE title that no configured peer with an address has
+├── ActionError            an N-ACTION with an argument that is missing, malformed or of no meaning
+│   ├── UnknownAction      of an action type that its SOP class does not have
+│   ├── UnknownObject      on another SOP instance than the well-known one
+│   └── ActionTooLarge     about more than is answered at once
+├── Unsendable             a stored instance that cannot be sent on an association
 ├── ModelFailure           the model process failed or did not answer in time
 └── PeerError              another AE refused, failed or went away (client side)
 """
@@ -26,6 +35,14 @@ class InvalidInstance(DicomNodeError):
     """A data set without the UIDs that would make it an instance."""
 
 
+class SopClassDiffers(InvalidInstance):
+    """A data set of another SOP class than the command said."""
+
+
+class PatientConflict(DicomNodeError):
+    """An instance that names another patient than its study, series or first version did."""
+
+
 class IdentifierError(DicomNodeError):
     """A query identifier that is malformed or asks for what is not supported. Text: at most 64 characters."""
 
@@ -36,6 +53,10 @@ class RoiError(IdentifierError):
 
 class ImageNotStored(IdentifierError):
     """The image that the ROI lies on is not in the archive."""
+
+
+class NotPermitted(DicomNodeError):
+    """A service that the peers table does not permit the peer. Text: at most 64 characters."""
 
 
 class NotReady(DicomNodeError):
@@ -56,6 +77,30 @@ class NotIndexable(DicomNodeError):
 
 class DecodeError(DicomNodeError):
     """Pixel data that cannot be decoded."""
+
+
+class UnknownDestination(DicomNodeError):
+    """A Move Destination that is no configured peer which the node may call."""
+
+
+class ActionError(DicomNodeError):
+    """An N-ACTION with an argument that is missing, malformed or of no meaning."""
+
+
+class UnknownAction(ActionError):
+    """An action type that the SOP class does not have."""
+
+
+class UnknownObject(ActionError):
+    """A SOP instance that is not the well-known one of the class."""
+
+
+class ActionTooLarge(ActionError):
+    """An action about more than is answered at once."""
+
+
+class Unsendable(DicomNodeError):
+    """A stored instance whose file is gone or damaged, or that the other side cannot take in any encoding of it."""
 
 
 class ModelFailure(DicomNodeError):

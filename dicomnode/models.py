@@ -1,6 +1,7 @@
 """Model sets: a folder in, a model that the store knows and every process can load out."""
 
 import logging
+import shutil
 from pathlib import Path
 
 from dicomnode.config import ModelSettings
@@ -27,6 +28,18 @@ def install(store: Store, folder: Path) -> Model:
         except CheckpointError as error:
             raise ConfigError(f"no usable model in {folder}: {error}") from error
     return model
+
+
+def remove(store: Store, model: Model) -> None:
+    """Remove a model set under the store's root that no generation is of any more; only what `install` put there."""
+    folder = store.root / model.path
+    used = {generation.model.path for generation in store.generations.all()}
+    if model.path in used or folder.parent != store.models or not folder.is_dir():
+        return
+    going = folder.with_name(f".{folder.name}.removed")  # half a folder must never look installed
+    shutil.rmtree(going, ignore_errors=True)
+    folder.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def prove(folder: Path) -> ModelCard:

@@ -4,21 +4,31 @@ import fcntl
 import logging
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from dicomnode import calibration, log, models
 from dicomnode.config import Config
+from dicomnode.dimse.commitment import CommitmentService
 from dicomnode.dimse.find import FindService
+from dicomnode.dimse.outgoing import Caller
 from dicomnode.dimse.receiver import Receiver
+from dicomnode.dimse.retrieve import RetrieveService
 from dicomnode.dimse.store import StoreService
+from dicomnode.dimse.suboperations import Shelf
+from dicomnode.dimse.tls import Certificates, peer_context
+from dicomnode.dimse.wire import Command
 from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.pixels.decode import Policy
 from dicomnode.query.search import RegionSearch
 from dicomnode.query.service import QueryService
+from dicomnode.upkeep import Keeper
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
+from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -73,16 +83,22 @@ class Node:
         self._lock = Lock(config.root / "serve.lock", "a node")
         self._stopping = threading.Event()
         self._warm = 0  # the generation whose index is loaded
+        self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
     @property
-    def port(self) -> int:
+    def port(self) -> int | None:
         return self._receiver.port
 
+    @property
+    def tls_port(self) -> int | None:
+        return self._receiver.tls_port
+
     def start(self) -> None:
-        """Open, recover, start. ConfigError when the port or the models' runtime cannot be had."""
+        """Open, recover, start. ConfigError when a port, the certificates or the models' runtime cannot be had."""
         config = self._config
         models.check_runtime(config.models)
+        certificates = Certificates.configured(config.tls)
         self._lock.__enter__()
         self._store = open_store(config)
         removed = self._store.sweep(age_s=0.0)  # the lock says that nothing is arriving
@@ -114,26 +130,45 @@ class Node:
         search = RegionSearch(self._store, self._roi, local=config.query.local)
         queries = QueryService(self._store, search, config.query, config.dimse.ae_title)
         store = StoreService(self._store, config.storage, self._pool.wake)
-        self._receiver = Receiver(config.dimse, store, FindService(queries.answer, config.query.maximum_answers))
+        find = FindService(queries.answer, config.query.maximum_answers)
+        self._transcoder = TranscoderProcess(TranscoderSettings(Policy.of(config.ingest).limits, config.log))
+        caller = Caller(config.dimse, partial(peer_context, config.tls))
+        retrieve = RetrieveService(self._store, Shelf(self._store.files, self._transcoder), caller, config.peers)
+        self._commitment = CommitmentService(self._store, caller, config.peers)
+        others = {
+            Command.C_MOVE: retrieve.on_move,
+            Command.C_GET: retrieve.on_get,
+            Command.N_ACTION: self._commitment.on_action,
+        }
+        self._receiver = Receiver(config, certificates, store, find, others)
+        self._upkeep = Keeper(self._store, config.storage, config.retention)
         self._begin()
 
     def _begin(self) -> None:
         self._roi.start()
         self._pool.start()
         self._keeper.start()
+        self._upkeep.start()
         try:
             self._receiver.start()
-        except OSError as error:
+            self._commitment.start()
+        except ConfigError:
             self.stop()
-            where = f"{self._config.dimse.host}:{self._config.dimse.port}"
-            raise ConfigError(f"cannot listen on {where}: {error.strerror}") from error
+            raise
+
+    def reload_certificates(self) -> None:
+        """Take up the certificates of the TLS port anew; connections that are open keep theirs."""
+        self._receiver.reload_certificates()
 
     def stop(self) -> None:
         """Port first, so that nothing new is acknowledged; then workers; then the index; the store last."""
         self._receiver.stop()
         self._stopping.set()
+        self._commitment.stop()
+        self._transcoder.stop()
         self._pool.stop()
         self._roi.stop()
+        self._upkeep.stop()
         self._keeper.join()
         self._take_up()
         self._snapshot()
@@ -172,6 +207,9 @@ class Node:
 
     def _snapshot(self) -> None:
         try:
+            watermark = self._store.vectors.refresh()
             self._store.vectors.snapshot()
+            self._store.vectors.prune(self._snapshotted)
+            self._snapshotted = watermark
         except Exception as error:  # noqa: BLE001 - a snapshot is a cache
             logger.warning("no index snapshot, it will be rebuilt from the database: %s", log.frames(error))

@@ -23,8 +23,8 @@ from dicomnode.workers.indexer import IndexerPlan, features_of
 from dicomnode.workers.pool import Pool
 from encoder.errors import ImageError
 from encoder.pipeline import Pipeline
-from storage.errors import GenerationIncomplete
-from storage.records import Generation, LocalFeatures, SearchRequest, Unmapped
+from storage.errors import GenerationIncomplete, VectorError
+from storage.records import Generation, LocalFeatures, Region, SearchRequest, Unmapped
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -225,11 +225,19 @@ def _ask_canaries(store: Store, generation: Generation) -> None:
     """Vectors of the new generation must find themselves in its index, first."""
     projection = generation.model.projections[0]
     for region in store.regions.first(generation.id, CANARIES):
-        vector = store.regions.vector(region.id, projection).astype(np.float32)
-        request = SearchRequest(generation.id, projection, (region.anatomy,), vector, k=1)
-        best = store.vectors.search(request).hits
-        if not best or best[0].score < 0.999:
+        if not _finds_itself(store, generation, projection, region) and store.regions.details([region.id]):
             raise DicomNodeError(f"the new generation does not find its own region {region.id}; not swapped")
+
+
+def _finds_itself(store: Store, generation: Generation, projection: str, region: Region) -> bool:
+    """False too when the region was deleted just now."""
+    try:
+        vector = store.regions.vector(region.id, projection).astype(np.float32)
+    except VectorError:
+        return False
+    request = SearchRequest(generation.id, projection, (region.anatomy,), vector, k=1)
+    best = store.vectors.search(request).hits
+    return bool(best) and best[0].score >= 0.999
 
 
 def _drop_old(store: Store, keep: set[int]) -> None:
@@ -237,3 +245,4 @@ def _drop_old(store: Store, keep: set[int]) -> None:
         if old.state in {"retired", "abandoned"} and old.id not in keep:
             log.info("generation %d is dropped", old.id)
             store.generations.delete(old.id)
+            models.remove(store, old.model)

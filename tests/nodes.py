@@ -25,6 +25,12 @@ class RunningNode:
     root: Path
     port: int
     process: "subprocess.Popen[str]"
+    tls_port: int = 0  # 0: it has none
+
+    @property
+    def log_text(self) -> str:
+        """Everything that it has logged."""
+        return (self.root.parent / f"{self.root.name}.log").read_text()
 
     @property
     def address(self) -> str:
@@ -58,7 +64,8 @@ def running_node(root: Path, *arguments: str, environment: dict[str, str] | None
             waiting, _, _ = select.select([process.stdout], [], [], READY_S)
             line = process.stdout.readline() if waiting else ""
             assert line, f"the node did not start:\n{Path(log.name).read_text()[-2000:]}"
-            yield RunningNode(root, json.loads(line)["port"], process)
+            ready = json.loads(line)
+            yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0))
         finally:
             if process.poll() is None:
                 process.terminate()

@@ -69,10 +69,10 @@ def texts(dataset: Dataset, tag: BaseTag, charset: Charset, *, keep_empty: bool 
 
 def written(dataset: Dataset, tag: BaseTag, charset: Charset) -> tuple[str, Sequence[str]]:
     """The value representation and the values of one element as they were written; () when they are no text."""
-    element = dataset.get_item(tag)
-    if element is None:
-        return "UN", ()
     try:
+        element = dataset.get_item(tag)  # decodes what has no bytes
+        if element is None:
+            return "UN", ()
         vr = vr_of(element)
         return vr, raw_texts(element, vr, charset) if isinstance(element.value, bytes) else decoded_texts(element, vr)
     except UNREADABLE:

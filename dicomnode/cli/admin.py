@@ -18,6 +18,7 @@ POLL_S = 0.2
 def add(commands: options.Commands) -> None:
     """The commands' flags."""
     status = commands.add_parser("status", help="what the archive holds and what is still to be done")
+    status.add_argument("--conflicts", action="store_true", help="list what contradicts its patient or study")
     status.set_defaults(run=show_status)
     wait = commands.add_parser("wait", help="return when the queue is empty")
     wait.add_argument("--timeout", type=float, metavar="S", help="give up after this many seconds, exit code 1")
@@ -67,8 +68,11 @@ def counts(store: Store) -> dict[str, Any]:
 
 def show_status(arguments: argparse.Namespace) -> int:
     """Counts, generations, and the latest failures with their reasons."""
-    store = existing(options.load(arguments))
-    numbers = counts(store)
+    settings = options.load(arguments)
+    store = existing(settings)
+    if arguments.conflicts:
+        return _show_conflicts(arguments, store)
+    numbers = counts(store) | studies(store, settings)
     building = [generation for generation in store.generations.active() if generation.id != numbers["generation"]]
     failures = store.jobs.failures(20)
     if arguments.json:
@@ -88,6 +92,32 @@ def show_status(arguments: argparse.Namespace) -> int:
             rows = [(row.sop_instance_uid, row.state, row.attempts, row.reason) for row in failures]
             output.table("without vectors (latest)", ("SOP Instance UID", "state", "attempts", "reason"), rows)
     store.close()
+    return 0
+
+
+def studies(store: Store, settings: Config) -> dict[str, int]:
+    """The numbers of `status` that are of studies, in any generation."""
+    of = store.studies.counts(settings.storage.stable_age_s)
+    return {
+        "bytes": store.studies.size(),
+        "studies_complete": of.complete,
+        "studies_arriving": of.arriving,
+        "studies_expired": store.studies.expired(),
+        "conflicts": store.conflicts.count(),
+    }
+
+
+def _show_conflicts(arguments: argparse.Namespace, store: Store) -> int:
+    """What an administrator needs to mend them, Patient IDs among it."""
+    found = [dataclasses.asdict(conflict) for conflict in store.conflicts.all()]
+    store.close()
+    if arguments.json:
+        output.as_json(found)
+    else:
+        shown = ("study_instance_uid", "kind", "outcome", "times", "patient_id", "source_ae", "sop_instance_uid")
+        rows = [[row[name] for name in shown] for row in found]
+        heads = ("study kept", "kind", "outcome", "times", "Patient ID stated", "from", "latest instance")
+        output.table("conflicts, latest first", heads, rows)
     return 0
 
 
@@ -199,12 +229,16 @@ def show_config(arguments: argparse.Namespace) -> int:
     for name, setting in configuration.DECLARED.items():
         value = getattr(getattr(settings, setting.section), setting.key)
         rows.append((name, "***" if setting.secret and value else value, settings.sources[name], setting.variable))
+    for peer in settings.peers:
+        for name, setting in configuration.peer_settings(peer.name).items():
+            value = getattr(peer, name)
+            rows.append((setting.name, value, "default" if value == setting.default else "file", ""))
     if arguments.json:
         output.as_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
     else:
         output.table(
             "effective settings",
             ("setting", "value", "from", "environment variable"),
-            [(name, str(value), source, variable) for name, value, source, variable in rows],
+            [(name, configuration.shown(value), source, variable) for name, value, source, variable in rows],
         )
     return 0

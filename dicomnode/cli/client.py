@@ -1,6 +1,7 @@
-"""`dicomnode echo`, `send` and `query`: the client side, against this node or any other."""
+"""`dicomnode echo`, `send`, `query` and `fetch`: the client side, against this node or any other."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from pydicom.errors import InvalidDicomError
 
 from dicomnode.cli import options, output
 from dicomnode.dimse import client
+from dicomnode.dimse import fetch as retrieval
 from dicomnode.errors import ConfigError, PeerError
 from dicomnode.query import request
+from dicomnode.uids import is_uid
 from encoder.anatomy import VOCABULARY, Anatomy
 from encoder.boxes import Box
 
@@ -20,6 +23,7 @@ def add(commands: options.Commands) -> None:
     _add_echo(commands)
     _add_send(commands)
     _add_query(commands)
+    _add_fetch(commands)
 
 
 def _add_echo(commands: options.Commands) -> None:
@@ -60,6 +64,33 @@ def _add_query(commands: options.Commands) -> None:
     parser.set_defaults(run=query)
 
 
+def _add_fetch(commands: options.Commands) -> None:
+    parser = commands.add_parser("fetch", help="retrieve what a node keeps (C-GET), or have it sent elsewhere (C-MOVE)")
+    options.peer(parser)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    for flag, (keyword, name) in FETCHED.items():
+        asked.add_argument(flag, dest="fetched", type=partial(_fetched, keyword), metavar=name, help=f"its {keyword}")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", type=Path, metavar="FOLDER", help="folder for the files, each named by its UID")
+    where.add_argument("--move-to", metavar="AET", help="AE title, known to that node, that it shall send them to")
+    options.json_flag(parser)
+    parser.set_defaults(run=fetch)
+
+
+FETCHED = {
+    "--study": ("StudyInstanceUID", "UID"),
+    "--series": ("SeriesInstanceUID", "UID"),
+    "--image": ("SOPInstanceUID", "UID"),
+    "--patient": ("PatientID", "ID"),
+}
+
+
+def _fetched(keyword: str, value: str) -> tuple[str, str]:
+    if not value or any(char in value for char in "*?\\") or (keyword != "PatientID" and not is_uid(value)):
+        raise argparse.ArgumentTypeError(f"not a {keyword}: {value}")
+    return keyword, value
+
+
 def _box(text: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
@@ -85,11 +116,12 @@ def _match(text: str) -> tuple[str, str]:
 
 def echo(arguments: argparse.Namespace) -> int:
     """0 when the peer answers with Success."""
-    status = client.echo(options.called_peer(arguments))
+    peer = options.called_peer(arguments)
+    status = client.echo(peer)
     if arguments.json:
         output.as_json({"status": status})
     else:
-        output.say(f"{arguments.called} at {arguments.peer}: 0x{status:04X}")
+        output.say(f"{peer.called} at {peer.host}:{peer.port}: 0x{status:04X}")
     return 0 if status == 0 else 1
 
 
@@ -138,6 +170,35 @@ def query(arguments: argparse.Namespace) -> int:
     hits = [request.read_hit(match) for match in client.find(peer, identifier)]
     _print_hits(hits, as_json=arguments.json)
     return 0
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    """0 when everything that matched was sent."""
+    peer = options.called_peer(arguments)
+    keyword, value = arguments.fetched
+    with output.progress(quiet=arguments.json) as report:
+        tell = partial(_tell_fetched, report)
+        if arguments.move_to:
+            done = retrieval.move(peer, keyword, value, arguments.move_to, tell)
+        else:
+            retrieval.prepare(arguments.to)
+            done = retrieval.fetch(peer, keyword, value, arguments.to, tell)
+    if arguments.json:
+        output.as_json(
+            {"status": done.status, "completed": done.completed, "failed": done.failed, "warnings": done.warnings}
+            | {"reason": done.reason, "files": [str(path) for path in done.files]}
+        )
+    else:
+        output.say(f"{done.completed + done.warnings} of {done.completed + done.warnings + done.failed} retrieved")
+    if not done.ok or not done.completed + done.warnings:
+        output.complain(f"0x{done.status:04X} {done.reason}")
+        return 1
+    return 0
+
+
+def _tell_fetched(report: output.Reporter, done: int, total: int) -> None:
+    if total:
+        report("retrieving", done, total, "")
 
 
 def _sr(path: Path) -> Any:

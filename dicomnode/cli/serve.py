@@ -3,10 +3,15 @@
 import argparse
 import json
 import signal
-import threading
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from dicomnode.cli import options, output
+from dicomnode.config import Config
+
+if TYPE_CHECKING:
+    from dicomnode.node import Node
 
 
 def add(commands: options.Commands) -> None:
@@ -22,7 +27,7 @@ def add(commands: options.Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Start, print the ready line, wait for a signal, stop in order."""
+    """Start, print the ready line, wait for a signal, stop in order. SIGHUP takes up the TLS certificates anew."""
     config = options.load(
         arguments,
         **{
@@ -34,18 +39,26 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from dicomnode.node import Node
 
-    stopping = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopping.set())
+    signals: SimpleQueue[int] = SimpleQueue()  # a handler may put into it at any instruction
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, lambda number, _: signals.put(number))
     node = Node(config)
     node.start()
-    root = str(Path(config.storage.root).resolve())
-    ready = {"ready": True, "host": config.dimse.host, "port": node.port, "ae_title": config.dimse.ae_title}
-    if arguments.json:
-        print(json.dumps(ready | {"root": root}), flush=True)
-    else:
-        output.say(f"ready: {config.dimse.ae_title} on {config.dimse.host}:{node.port}, archive in {root}")
-        output.OUT.file.flush()
-    stopping.wait()
+    _say_ready(node, config, as_json=arguments.json)
+    while signals.get() == signal.SIGHUP:
+        node.reload_certificates()
     node.stop()
     return 0
+
+
+def _say_ready(node: "Node", config: Config, *, as_json: bool) -> None:
+    dimse, root = config.dimse, str(Path(config.storage.root).resolve())
+    ready: dict[str, Any] = {"ready": True, "host": dimse.host, "port": node.port, "ae_title": dimse.ae_title}
+    secure = {} if node.tls_port is None else {"tls_port": node.tls_port}
+    if as_json:
+        print(json.dumps(ready | secure | {"root": root}), flush=True)
+        return
+    ports = [] if node.port is None else [f"{dimse.host}:{node.port}"]
+    ports += [] if node.tls_port is None else [f"{config.tls.host or dimse.host}:{node.tls_port} with TLS"]
+    output.say(f"ready: {dimse.ae_title} on {' and '.join(ports)}, archive in {root}")
+    output.OUT.file.flush()

@@ -14,7 +14,7 @@ from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION
 
 from dicomnode import log
 from dicomnode.dimse import status
-from dicomnode.dimse.exchange import Exchange, Service
+from dicomnode.dimse.exchange import Exchange, Service, is_over
 from dicomnode.dimse.wire import Command
 from dicomnode.errors import PeerError
 
@@ -46,7 +46,8 @@ class NodeAssociation(Association):  # type: ignore[misc]
                 _serve(self.services[command], exchange)
         except PeerError as error:
             logger.info("%s of %s ended: %s", command.name, log.printable(self.requestor.ae_title), error)
-            self.abort()
+            if not is_over(self):  # else the reactor sees what the peer did
+                self.abort()
         except Exception as error:  # noqa: BLE001 - the association's boundary: the peer sees an abort, the log why
             logger.error("%s failed: %s", command.name, log.frames(error))
             self.abort()

@@ -20,8 +20,10 @@ from pynetdicom.sop_class import (
 )
 
 from dicomnode import private, uids
+from dicomnode.config import PeerSettings, TlsSettings
 from dicomnode.dimse import contexts, status
-from dicomnode.errors import PeerError
+from dicomnode.dimse.tls import ClientContext, ClientTls, client_context, meaning, peer_tls
+from dicomnode.errors import ConfigError, PeerError
 from dicomnode.quiet import quiet_libraries, quiet_pydicom
 
 MOST_CONTEXTS = 126  # of 128 that one association can carry, PS3.8 7.1.1.13
@@ -44,6 +46,14 @@ class Peer:
     port: int
     called: str = "DICOMNODE"
     calling: str = "DICOMNODE_SCU"
+    tls: ClientTls | None = None
+
+    @classmethod
+    def configured(cls, peer: PeerSettings, calling: str, tls: TlsSettings) -> "Peer":
+        """A peer of the table, called as `calling`. ConfigError when the table does not say where it listens."""
+        if not peer.host:
+            raise ConfigError(f"peers.{peer.name} has no host: it cannot be called")
+        return cls(peer.host, peer.port, peer.ae_title, calling, peer_tls(tls, peer))
 
     @classmethod
     def parse(cls, address: str, called: str, calling: str) -> "Peer":
@@ -70,9 +80,8 @@ class Sent:
 
 def echo(peer: Peer) -> int:
     """C-ECHO; the status. PeerError when there is no answer."""
-    with _association(peer, [build_context(Verification)]) as association:
-        answer = association.send_c_echo()
-        return _status(answer)
+    with association(peer, [build_context(Verification, list(contexts.QUERY))]) as opened:
+        return status_in(opened.send_c_echo())
 
 
 def dicom_files(paths: list[Path]) -> list[Path]:
@@ -121,12 +130,12 @@ class _File:
 
 def _send_batch(peer: Peer, kinds: dict[tuple[str, str], list[_File]]) -> Iterator[Sent]:
     proposed = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
-    with _association(peer, proposed) as association:
-        accepted = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
+    with association(peer, proposed) as opened:
+        accepted = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in opened.accepted_contexts}
         for kind, files in kinds.items():
             for file in files:
                 if kind in accepted:
-                    yield _send_one(association, file)
+                    yield _send_one(opened, file)
                 else:
                     yield Sent(file.path, None, "presentation context not accepted")
 
@@ -134,7 +143,7 @@ def _send_batch(peer: Peer, kinds: dict[tuple[str, str], list[_File]]) -> Iterat
 def _send_one(association: Any, file: _File) -> Sent:
     try:
         answer = association.send_c_store(file.path if file.is_consistent else dcmread(file.path))
-        code = _status(answer)
+        code = status_in(answer)
     except (ValueError, AttributeError, RuntimeError, OSError, PeerError) as error:
         return Sent(file.path, None, str(error))
     return Sent(file.path, code, str(answer.get("ErrorComment", "")))
@@ -144,9 +153,9 @@ def find(peer: Peer, identifier: Dataset) -> Iterator[Dataset]:
     """Study Root C-FIND; the Pending identifiers as they come. PeerError with the peer's Error Comment on failure."""
     private.register()
     context = build_context(StudyRootQueryRetrieveInformationModelFind, list(contexts.QUERY))
-    with _association(peer, [context], _relational()) as association:
-        for answer, match in _asked(association, identifier):
-            code = _status(answer)
+    with association(peer, [context], _relational()) as opened:
+        for answer, match in _asked(opened, identifier):
+            code = status_in(answer)
             if code in (status.PENDING, status.PENDING_WARNING):
                 yield match
             elif code != status.SUCCESS:
@@ -168,14 +177,18 @@ def _relational() -> tuple[SOPClassExtendedNegotiation]:
     return (item,)
 
 
-def _status(answer: Dataset) -> int:
+def status_in(answer: Dataset) -> int:
+    """The status of a response. PeerError when none came."""
     if "Status" not in answer:
         raise PeerError("the peer broke off or did not answer in time")
     return int(answer.Status)
 
 
 @contextmanager
-def _association(peer: Peer, proposed: list[Any], negotiated: tuple[Any, ...] = ()) -> Iterator[Any]:
+def association(
+    peer: Peer, proposed: list[Any], negotiated: tuple[Any, ...] = (), handlers: tuple[Any, ...] = ()
+) -> Iterator[Any]:
+    """An established association, released at the end. PeerError when there is none."""
     quiet_libraries()
     entity = AE(ae_title=peer.calling)
     entity.requested_contexts = proposed
@@ -187,14 +200,28 @@ def _association(peer: Peer, proposed: list[Any], negotiated: tuple[Any, ...] = 
         socket.getaddrinfo(peer.host, peer.port)
     except OSError as error:
         raise PeerError(f"{peer.host}: {error.strerror or 'no such host'}") from error
-    association = entity.associate(
-        peer.host, peer.port, ae_title=peer.called, ext_neg=list(negotiated), evt_handlers=WITHOUT_DELAY
+    secure = client_context(peer.tls) if peer.tls else None
+    opened = entity.associate(
+        peer.host,
+        peer.port,
+        ae_title=peer.called,
+        ext_neg=list(negotiated),
+        evt_handlers=[*WITHOUT_DELAY, *handlers],
+        tls_args=(secure, peer.host) if secure else None,
     )
-    if not association.is_established:
-        refused = "rejected the association" if association.is_rejected else "does not answer"
-        raise PeerError(f"{peer.called} at {peer.host}:{peer.port} {refused}")
+    if not opened.is_established:
+        raise PeerError(f"{peer.called} at {peer.host}:{peer.port} {_refusal(opened, secure)}")
     try:
-        yield association
+        yield opened
     finally:
-        if association.is_established:
-            association.release()
+        if opened.is_established:
+            opened.release()
+
+
+def _refusal(association: Any, secure: ClientContext | None) -> str:
+    """Why there is no association, as far as the peer or TLS said."""
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        return f"rejected the association: {str(answer.reason_str).lower()}"
+    why = meaning(secure.failure) if secure and secure.failure else ""
+    return f"cannot be called over TLS: {why}" if why else "does not answer"

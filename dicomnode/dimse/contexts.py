@@ -15,7 +15,12 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
+    PatientRootQueryRetrieveInformationModelGet,
+    PatientRootQueryRetrieveInformationModelMove,
+    StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
     Verification,
     register_uid,
     uid_to_service_class,
@@ -48,6 +53,8 @@ class Service:
     transfer_syntaxes: tuple[str, ...]
     permission: str  # what a peer must be permitted (config.SERVICES) for these contexts to be accepted
     extended: bool = False  # Standard Extended SOP Class: the private block of a region query
+    both_roles: bool = False  # the requestor may be SCP too, PS3.7 D.3.3.4: what it retrieves by C-GET comes so
+    options: int = 0  # bytes of Service-class-application-information that are granted, PS3.4 C.5
 
 
 def _storage_classes() -> tuple[str, ...]:
@@ -65,7 +72,7 @@ STORAGE_CLASSES = _storage_classes()
 
 SERVICES: tuple[Service, ...] = (
     Service("Verification", (str(Verification),), QUERY, permission="echo"),
-    Service("Storage", STORAGE_CLASSES, STORED, permission="store"),
+    Service("Storage", STORAGE_CLASSES, STORED, permission="store", both_roles=True),
     Service(
         "Query",
         (
@@ -75,9 +82,92 @@ SERVICES: tuple[Service, ...] = (
         QUERY,
         permission="find",
         extended=True,
+        options=2,  # relational queries, combined date-time matching
+    ),
+    Service(
+        "Retrieve by C-MOVE",
+        (
+            str(PatientRootQueryRetrieveInformationModelMove),
+            str(StudyRootQueryRetrieveInformationModelMove),
+        ),
+        QUERY,
+        permission="move",
+        options=1,  # relational retrieval
+    ),
+    Service(
+        "Retrieve by C-GET",
+        (
+            str(PatientRootQueryRetrieveInformationModelGet),
+            str(StudyRootQueryRetrieveInformationModelGet),
+        ),
+        QUERY,
+        permission="get",
+        options=1,
+    ),
+    Service("Storage Commitment", (str(StorageCommitmentPushModel),), QUERY, permission="commit"),
+)
+PATIENT_ROOTS = frozenset(
+    str(uid)
+    for uid in (
+        PatientRootQueryRetrieveInformationModelFind,
+        PatientRootQueryRetrieveInformationModelMove,
+        PatientRootQueryRetrieveInformationModelGet,
+    )
+)
+OPTIONS = {uid: service.options for service in SERVICES for uid in service.sop_classes if service.options}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One group of SOP classes that the node proposes when it opens an association, and what for."""
+
+    service: str  # a name of `SERVICES`
+    activity: str
+    sop_classes: tuple[str, ...]
+    transfer_syntaxes: tuple[str, ...]
+    role: str = "SCU"
+
+    @property
+    def name(self) -> str:
+        return self.service
+
+
+USES: tuple[Use, ...] = (
+    Use("Verification", "The command `echo`.", (str(Verification),), QUERY),
+    Use(
+        "Storage",
+        "The command `send`, and the sub-operations of a C-MOVE: contexts of the classes and transfer syntaxes of what "
+        "is to be sent, and for a C-MOVE uncompressed ones beside them.",
+        STORAGE_CLASSES,
+        STORED,
+    ),
+    Use("Query", "The command `query`.", (str(StudyRootQueryRetrieveInformationModelFind),), QUERY),
+    Use(
+        "Retrieve by C-GET",
+        "The command `fetch`; storage contexts with the SCP role beside it.",
+        (
+            str(PatientRootQueryRetrieveInformationModelGet),
+            str(StudyRootQueryRetrieveInformationModelGet),
+        ),
+        QUERY,
+    ),
+    Use(
+        "Retrieve by C-MOVE",
+        "The command `fetch --move-to`.",
+        (
+            str(PatientRootQueryRetrieveInformationModelMove),
+            str(StudyRootQueryRetrieveInformationModelMove),
+        ),
+        QUERY,
+    ),
+    Use(
+        "Storage Commitment",
+        "N-EVENT-REPORT to a peer whose association has ended: the node proposes itself as SCP.",
+        (str(StorageCommitmentPushModel),),
+        QUERY,
+        role="SCP",
     ),
 )
-PATIENT_ROOT = str(PatientRootQueryRetrieveInformationModelFind)
 
 
 def accepted() -> list[PresentationContext]:
@@ -91,5 +181,7 @@ def accepted() -> list[PresentationContext]:
             context = PresentationContext()
             context.abstract_syntax = sop_class
             context.transfer_syntax = list(service.transfer_syntaxes)
+            if service.both_roles:
+                context.scu_role = context.scp_role = True
             contexts.append(context)
     return contexts

@@ -10,9 +10,10 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import PresentationContext
 
+from dicomnode.attributes import extents
 from dicomnode.dimse import status, wire
 from dicomnode.dimse.wire import Command, Element, Field, Writer
-from dicomnode.errors import IdentifierError
+from dicomnode.errors import DecodeError, IdentifierError
 
 # Where each request keeps its data set, and what answers it.
 _DATA_SET: Final = {
@@ -41,6 +42,12 @@ class Suboperations:
             (Element.WARNING_SUBOPERATIONS, self.warning),
         ]
         return counts if self.remaining is None else [(Element.REMAINING_SUBOPERATIONS, self.remaining), *counts]
+
+
+def is_over(association: Association) -> bool:
+    """Whether the peer has released or aborted the association, or closed the connection; or the node is stopping."""
+    ended = association._sent_abort or not association.dul.is_alive()
+    return ended or association.dul.peek_next_pdu() is not None
 
 
 class Exchange:
@@ -78,16 +85,24 @@ class Exchange:
         return int(self.message.MessageID)
 
     @property
+    def is_over(self) -> bool:
+        """Whether the peer has left without waiting for the end."""
+        return is_over(self.association)
+
+    @property
     def is_cancelled(self) -> bool:
         """Whether a C-CANCEL for this request has arrived."""
         return self.message_id in self.association.dimse.cancel_req
 
-    def data_set(self) -> Dataset:
-        """The request's identifier or action information. IdentifierError when it is none."""
+    def data_set(self, most: int = extents.MAXIMUM_READ) -> Dataset:
+        """The request's identifier or action information, of `most` elements. IdentifierError when it is none."""
         syntax = self.transfer_syntax
         try:
             encoded = getattr(self.message, _DATA_SET[self._command])
+            extents.check(encoded.getvalue(), extents.Encoding(syntax.is_implicit_VR, syntax.is_little_endian), most)
             dataset: Dataset = decode(encoded, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        except DecodeError as error:
+            raise IdentifierError(str(error)) from error
         except Exception as error:
             raise IdentifierError("identifier cannot be decoded") from error
         return dataset
@@ -115,7 +130,7 @@ class Exchange:
         ]
         self.writer.send(self.context_id, wire.command_set(fields), data_set, hold=hold)
 
-    def fail(self, service: str, error: Exception, counts: Suboperations | None = None) -> None:
+    def fail(self, service: str, error: Exception, data_set: bytes | None = None) -> None:
         """Log an error and tell the peer what `dimse.status` makes of it."""
         status.tell(service, self.calling_ae, error)
-        self.respond(status.status_of(error), comment=status.comment_of(error), counts=counts)
+        self.respond(status.status_of(error), comment=status.comment_of(error), data_set=data_set)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dicomnode.dimse import status
-from dicomnode.dimse.contexts import PATIENT_ROOT
+from dicomnode.dimse.contexts import OPTIONS, PATIENT_ROOTS
 from dicomnode.dimse.exchange import Exchange
 from dicomnode.query.service import Question, Response
 
@@ -42,10 +42,11 @@ class FindService:
         return status.SUCCESS, ""
 
     def on_extended(self, event: Any) -> dict[str, bytes]:
-        """What of the extended negotiation is granted: relational queries and combined date-time matching."""
+        """What of the extended negotiation is granted, for C-FIND, C-MOVE and C-GET alike: `contexts.OPTIONS`."""
         return {
-            sop_class: bytes([*(value & 1 for value in asked[: DATE_TIME + 1]), *([0] * (len(asked) - DATE_TIME - 1))])
+            sop_class: bytes(value & 1 if option < OPTIONS[sop_class] else 0 for option, value in enumerate(asked))
             for sop_class, asked in event.app_info.items()
+            if sop_class in OPTIONS
         }
 
 
@@ -53,11 +54,12 @@ def _question(exchange: Exchange) -> Question:
     asked = exchange.association.requestor.sop_class_extended.get(exchange.sop_class_uid, b"")
     return Question(
         identifier=exchange.data_set(),
-        patient_root=exchange.sop_class_uid == PATIENT_ROOT,
-        relational=_granted(asked, RELATIONAL),
-        combined_date_time=_granted(asked, DATE_TIME),
+        patient_root=exchange.sop_class_uid in PATIENT_ROOTS,
+        relational=granted(asked, RELATIONAL),
+        combined_date_time=granted(asked, DATE_TIME),
     )
 
 
-def _granted(asked: bytes, option: int) -> bool:
+def granted(asked: bytes, option: int) -> bool:
+    """Whether an option that the node grants was asked for."""
     return len(asked) > option and asked[option] == 1

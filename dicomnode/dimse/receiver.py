@@ -1,20 +1,28 @@
-"""The DICOM port as one object: services in, a listening server out."""
+"""The DICOM ports as one object: services in, listening servers out, one without and one with TLS."""
 
+import logging
 import threading
 import time
 from typing import Any
 
 from pynetdicom import AE, evt
 
-from dicomnode import private, uids
-from dicomnode.config import DimseSettings
+from dicomnode import log, private, uids
+from dicomnode.config import Config, DimseSettings
 from dicomnode.dimse import contexts
+from dicomnode.dimse.access import Access, address_of, guarded_find, guarded_spool
+from dicomnode.dimse.association import Services
 from dicomnode.dimse.find import FindService
-from dicomnode.dimse.server import GuardedServer, Guards
+from dicomnode.dimse.lobby import Lobby, Places
+from dicomnode.dimse.server import GuardedServer, House
 from dicomnode.dimse.status import SUCCESS
 from dicomnode.dimse.store import StoreService
+from dicomnode.dimse.tls import Certificates
 from dicomnode.dimse.wire import Command
+from dicomnode.errors import ConfigError
 from dicomnode.quiet import quiet_libraries
+
+logger = logging.getLogger(__name__)
 
 STOP_S = 15.0  # an association that is committing an instance ends after it
 POLL_S = 0.1  # how soon the accept loop sees a shutdown
@@ -23,63 +31,126 @@ POLL_S = 0.1  # how soon the accept loop sees a shutdown
 class Receiver:
     """Listens, and hands each request to its service."""
 
-    def __init__(self, settings: DimseSettings, store: StoreService, find: FindService) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        config: Config,
+        certificates: Certificates | None,
+        store: StoreService,
+        find: FindService,
+        others: Services,
+    ) -> None:
+        """`others`: what is served besides C-ECHO, C-STORE and C-FIND."""
+        self._config = config
+        self._certificates = certificates
         self._store = store
         self._find = find
-        self._server: GuardedServer | None = None
-        self._thread: threading.Thread | None = None
+        self._others = others
+        self._access = Access(config.dimse, config.peers)
+        self._lobby: Lobby | None = None
+        self._plain: GuardedServer | None = None
+        self._secure: GuardedServer | None = None
 
     @property
-    def port(self) -> int:
-        """The port that is listened on, the real one where the setting says 0."""
-        assert self._server is not None
-        return int(self._server.server_address[1])
+    def port(self) -> int | None:
+        """The port without TLS, the real one where the setting says 0; None when it is off."""
+        return _port(self._plain)
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port with TLS, likewise."""
+        return _port(self._secure)
 
     def start(self) -> None:
-        """Bind and serve in a thread. OSError when the address is taken."""
+        """Bind and serve in threads. ConfigError when an address cannot be had; what was bound is stopped by `stop`."""
         quiet_libraries()
         private.register()
-        settings = self._settings
-        self._server = _entity(settings).make_server(
-            (settings.host, settings.port),
-            ae_title=settings.ae_title,
-            evt_handlers=self._handlers(),
-            server_class=GuardedServer,
-            spool_factory=self._store.spool,
-            services={Command.C_FIND: self._find.on_find},
-            guards=Guards(settings.pdu_timeout_s, settings.maximum_per_address, 2 * settings.maximum_associations),
+        dimse, tls = self._config.dimse, self._config.tls
+        self._lobby = Lobby(dimse.acse_timeout_s, tls.handshake_timeout_s)
+        house = House(
+            spool_factory=guarded_spool(self._store.spool),
+            services=self._services(),
+            places=Places(2 * dimse.maximum_associations, dimse.maximum_per_address),
+            lobby=self._lobby,
+            pdu_timeout_s=dimse.pdu_timeout_s,
         )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": POLL_S}, name="dicom-port", daemon=True
-        )
-        self._thread.start()
+        entity = _entity(dimse)
+        if dimse.plain:
+            self._plain = self._listen(entity, dimse.host, dimse.port, house, None)
+        if self._certificates is not None:
+            self._secure = self._listen(entity, tls.host or dimse.host, tls.port, house, self._certificates)
+        self._lobby.start()
+        for server in self._servers():
+            threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": POLL_S}, name="dicom-port", daemon=True
+            ).start()
+
+    def reload_certificates(self) -> None:
+        """Read the TLS files again, now; otherwise they are when they have changed."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def stop(self) -> None:
         """Stop listening, then abort what is still open: a data set in the middle was not acknowledged."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        server.shutdown()
-        associations = server.active_associations
+        servers = self._servers()
+        self._plain = self._secure = None
+        for server in servers:
+            server.shutdown()
+        if self._lobby is not None:
+            self._lobby.stop()
+        associations = [association for server in servers for association in server.active_associations]
         for association in associations:
             association.abort(block=False)
         deadline = time.monotonic() + STOP_S
         for association in associations:
             association.join(max(0.0, deadline - time.monotonic()))
 
+    def _servers(self) -> list[GuardedServer]:
+        return [server for server in (self._plain, self._secure) if server is not None]
+
+    def _listen(
+        self, entity: AE, host: str, port: int, house: House, certificates: Certificates | None
+    ) -> GuardedServer:
+        try:
+            server: GuardedServer = entity.make_server(
+                (host, port),
+                evt_handlers=self._handlers(),
+                contexts=contexts.accepted(),  # of the entity's own pynetdicom forgets the roles
+                server_class=GuardedServer,
+                house=house,
+                certificates=certificates,
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        return server
+
+    def _services(self) -> dict[Command, Any]:
+        """What is served by services of our own."""
+        return {Command.C_FIND: guarded_find(self._find.on_find), **self._others}
+
     def _handlers(self) -> list[Any]:
+        """What is left to pynetdicom, and what it asks on the way."""
         return [
+            (evt.EVT_REQUESTED, self._access.on_requested),
+            (evt.EVT_REJECTED, _on_full),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_C_STORE, self._store.on_store),
             (evt.EVT_SOP_EXTENDED, self._find.on_extended),
         ]
 
 
+def _on_full(event: Any) -> None:
+    """pynetdicom itself rejects for one reason only: there are too many associations."""
+    requestor = event.assoc.requestor
+    who = f"{log.printable(requestor.ae_title)} ({address_of(requestor.address)})"
+    logger.warning("association from %s refused: too many associations", who)
+
+
+def _port(server: GuardedServer | None) -> int | None:
+    return None if server is None else int(server.server_address[1])
+
+
 def _entity(settings: DimseSettings) -> AE:
     entity = AE(ae_title=settings.ae_title)
-    entity.supported_contexts = contexts.accepted()
-    entity.require_called_aet = settings.check_called_ae
     entity.maximum_associations = settings.maximum_associations
     entity.maximum_pdu_size = settings.maximum_pdu
     entity.acse_timeout = settings.acse_timeout_s

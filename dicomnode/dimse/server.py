@@ -1,28 +1,33 @@
 """TCP connections in, guarded associations out: pynetdicom's server with deadlines, caps and data sets on disk.
 
-pynetdicom keeps association control. Three of its parts are given others here, through its own hooks
-(`AE.make_server(server_class=...)` and the request handler): the socket (`transport`: a cap and a deadline for each
-PDU), the connection handler (caps by address, no Nagle delay) and the DIMSE provider (`provider`: a C-STORE data set
-goes to a scratch file as it arrives, so memory does not grow with the size of an object).
+pynetdicom keeps association control. Its accept loop is kept free of everything that can wait: a connection is counted
+(`lobby.Places`), waits until it speaks (`lobby.Lobby`; over TLS its handshake is made there too) and only then becomes
+an association with threads of its own. Parts of that are ours, through pynetdicom's own hooks: the socket (`transport`:
+a cap and a deadline for each PDU) and the DIMSE provider (`provider`: a C-STORE data set goes to a scratch file as it
+arrives, so memory does not grow with the size of an object).
 """
 
 import logging
 import socket
+import ssl
 import sys
-import threading
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from socketserver import BaseServer
 from typing import Any
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.association import Association
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AddressInformation, AssociationServer
 
+from dicomnode.dimse.access import address_of
 from dicomnode.dimse.association import NodeAssociation, Services
+from dicomnode.dimse.lobby import Guest, Lobby, Places
 from dicomnode.dimse.provider import SpoolFactory, SpoolingProvider
+from dicomnode.dimse.states import GuardedStates
+from dicomnode.dimse.tls import Certificates, names_of
 from dicomnode.dimse.transport import GuardedSocket
 
 log = logging.getLogger(__name__)
@@ -31,105 +36,113 @@ BACKLOG = 128  # connections the kernel queues; 5 stalls the connection of a bur
 
 
 @dataclass(frozen=True)
-class Guards:
-    """Limits of the port."""
+class House:
+    """What the plain and the TLS port share."""
 
+    spool_factory: SpoolFactory
+    services: Services
+    places: Places
+    lobby: Lobby
     pdu_timeout_s: float
-    maximum_per_address: int
-    maximum_connections: int
 
 
-class ConnectionHandler(RequestHandler):  # type: ignore[misc]
-    """One accepted connection: counted, set up and made an association."""
+class CountedAssociation(NodeAssociation):
+    """An association that knows what its peer may ask for, and leaves its place when it ends."""
 
-    server: "GuardedServer"
+    permitted: frozenset[str] = frozenset()  # of `config.SERVICES`, decided by `access`
+    certificate_names: frozenset[str] | None = None  # None: it came without TLS
+    ended: Callable[[], None]
 
-    def handle(self) -> None:
-        """Start an association, or close at once when the address or the node has too many."""
-        address = str(self.client_address[0])
-        if not self.server.admit(address):
-            self.request.close()
-            return
+    def run_reactor(self) -> None:
+        """The association's thread, from its first byte to its end."""
         try:
-            association = self._create_association()
-            evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
-            farewell = threading.Thread(target=self._farewell, args=(association, address), daemon=True)
-            association.start()
+            super().run_reactor()
+        finally:
+            self.dimse.abandon()
+            self.ended()
+
+
+class GuardedServer(AssociationServer):  # type: ignore[misc]
+    """One listening socket. Its loop accepts, counts and shows into the lobby; it never waits for a peer."""
+
+    request_queue_size = BACKLOG
+
+    def __init__(
+        self, *arguments: Any, house: House, certificates: Certificates | None = None, **keywords: Any
+    ) -> None:
+        """With certificates it speaks TLS only."""
+        self.house = house
+        self._certificates = certificates
+        super().__init__(*arguments, **keywords)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is a place for one more connection; it is taken."""
+        return self.house.places.take(_counted_as(client_address))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Show a counted connection into the lobby."""
+        leave = partial(self.house.places.leave, _counted_as(client_address))
+        try:
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            guest = Guest(
+                self._secured(request),
+                welcome=partial(self._welcome, client_address, leave),
+                dismissed=partial(_dismissed, client_address, leave),
+            )
+            self.house.lobby.enter(guest)
         except BaseException:
-            self.server.leave(address)
+            leave()
             raise
-        farewell.start()
 
-    def _farewell(self, association: Association, address: str) -> None:
-        association.join()
-        association.dimse.abandon()
-        self.server.leave(address)
+    def _secured(self, request: socket.socket) -> socket.socket:
+        """Over TLS a socket whose handshake is still to be made."""
+        if self._certificates is None:
+            return request
+        request.setblocking(False)
+        context = self._certificates.context()
+        return context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
 
-    def _create_association(self) -> Association:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server, entity = self.server, self.ae
-        association = NodeAssociation(entity, MODE_ACCEPTOR)
-        association.services = server.services
-        association._server = server
+    def _welcome(
+        self, client_address: Any, leave: Callable[[], None], connection: socket.socket, request_by: float
+    ) -> None:
+        """Make a connection that speaks an association."""
+        association = self._association(connection, client_address)
+        association.dul.socket.request_by = request_by
+        association.ended = leave
+        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": client_address})
+        association.start()
+
+    def _association(self, connection: socket.socket, client_address: Any) -> CountedAssociation:
+        entity, house = self.ae, self.house
+        association = CountedAssociation(entity, MODE_ACCEPTOR)
+        association.services = house.services
+        association.certificate_names = names_of(connection) if isinstance(connection, ssl.SSLSocket) else None
+        association._server = self
         association.name = f"AcceptorThread@{datetime.now(UTC):%H%M%S}"  # by this name pynetdicom finds it again
-        association.dimse = SpoolingProvider(association, server.spool_factory)
-        connection = GuardedSocket(association, client_socket=self.request)
-        connection.pdu_timeout_s = server.guards.pdu_timeout_s
-        association.set_socket(connection)
+        association.dimse = SpoolingProvider(association, house.spool_factory)
+        guarded = GuardedSocket(association, client_socket=connection)
+        guarded.pdu_timeout_s = house.pdu_timeout_s
+        association.set_socket(guarded)
         association.dul._run_loop_delay = 0  # the socket's own poll is the pause
+        association.dul.state_machine = GuardedStates(association.dul)
         acceptor = association.acceptor
         acceptor.maximum_length = entity.maximum_pdu_size
-        acceptor.ae_title = server.ae_title
-        acceptor.address_info = self.local
+        acceptor.ae_title = self.ae_title
+        acceptor.address_info = AddressInformation.from_tuple(self.server_address)
         acceptor.implementation_class_uid = entity.implementation_class_uid
         acceptor.implementation_version_name = entity.implementation_version_name
-        acceptor.supported_contexts = server.contexts  # read only: negotiation makes its own
-        association.requestor.address_info = self.remote
-        for event, handlers in server._handlers.items():
+        acceptor.supported_contexts = []  # until `access` has decided which
+        association.requestor.address_info = AddressInformation.from_tuple(client_address)
+        self._bind_all(association)
+        return association
+
+    def _bind_all(self, association: CountedAssociation) -> None:
+        for event, handlers in self._handlers.items():
             if event.is_intervention and handlers:
                 association.bind(event, *handlers)
             elif isinstance(event, evt.NotificationEvent):
                 for handler in handlers:
                     association.bind(event, handler[0], handler[1])
-        return association
-
-
-class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]
-    """The listening socket, with the number of connections capped in all and by address."""
-
-    request_queue_size = BACKLOG
-    daemon_threads = True
-
-    def __init__(
-        self,
-        *arguments: Any,
-        spool_factory: SpoolFactory,
-        services: Services,
-        guards: Guards,
-        **keywords: Any,
-    ) -> None:
-        self.spool_factory = spool_factory
-        self.services = services
-        self.guards = guards
-        self._lock = threading.Lock()
-        self._by_address: Counter[str] = Counter()
-        super().__init__(*arguments, request_handler=ConnectionHandler, **keywords)
-
-    def admit(self, address: str) -> bool:
-        """Count one more connection from `address`, if it may have one."""
-        with self._lock:
-            full = self._by_address.total() >= self.guards.maximum_connections
-            if full or self._by_address[address] >= self.guards.maximum_per_address:
-                return False
-            self._by_address[address] += 1
-            return True
-
-    def leave(self, address: str) -> None:
-        """One connection from `address` ended."""
-        with self._lock:
-            self._by_address[address] -= 1
-            if self._by_address[address] <= 0:
-                del self._by_address[address]
 
     def shutdown(self) -> None:
         """Stop accepting and close the socket. The entity never listed this server: `make_server` does not."""
@@ -139,3 +152,13 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that could not be set up is closed; the peer sees that."""
         log.warning("a connection could not be served: %s", type(sys.exc_info()[1]).__name__)
+
+
+def _counted_as(client_address: Any) -> str:
+    return str(address_of(client_address[0]))
+
+
+def _dismissed(client_address: Any, leave: Callable[[], None], why: str) -> None:
+    leave()
+    if why:
+        log.warning("connection from %s refused: %s", _counted_as(client_address), why)

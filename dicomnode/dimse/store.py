@@ -21,15 +21,20 @@ from dicomnode import uids
 from dicomnode.attributes import header
 from dicomnode.config import StorageSettings
 from dicomnode.dimse import status
-from dicomnode.errors import DecodeError, InvalidInstance
-from dicomnode.pixels import decode
+from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict, SopClassDiffers
+from dicomnode.pixels import headers
 from storage.errors import StorageError, StorageFull
 from storage.files import Scratch
-from storage.records import KeptFile
+from storage.records import ConflictKind, ConflictPolicy, KeptFile, NewInstance, Policy
 from storage.store import Store
 
 log = logging.getLogger(__name__)
 MIB = 1 << 20
+CONFLICTS: dict[ConflictKind, str] = {  # in a log line; `dicomnode status --conflicts` says more
+    "patient": "instance names another patient than its study is kept under",
+    "study": "instance names another study than its series is kept under",
+    "demographics": "instance names its patient or the date of birth otherwise than kept",
+}
 
 
 class ReceivedFile:
@@ -110,16 +115,19 @@ class StoreService:
         assert received.scratch is not None
         dataset = _read_header(Path(received.name))
         new = header.new_instance(dataset, str(dataset.file_meta.TransferSyntaxUID), event.assoc.requestor.ae_title)
-        if new.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
-            raise InvalidInstance("SOP Instance UID differs from the command's")
+        _check_command(new, event)
         kept = self._store.files.keep(received.scratch, new.sop_instance_uid)
         try:
-            added = self._store.catalog.add(new, kept, "replace" if self._settings.duplicates == "replace" else "keep")
+            added = self._store.catalog.add(new, kept, *_policies(self._settings))
         except StorageError:
             self._forget(kept, new.sop_instance_uid)
             raise
         if added.outcome in {"kept", "replaced"}:
             log.warning("duplicate SOP Instance UID with other bytes: %s, by policy", added.outcome)
+        for kind in added.conflicts:
+            log.warning("%s: %s, by policy, study %s", CONFLICTS[kind], added.outcome, added.study_instance_uid)
+        if added.outcome == "refused":
+            raise PatientConflict("study belongs to another patient")
         self._arrived()
 
     def _forget(self, kept: KeptFile, uid: str) -> None:
@@ -128,6 +136,14 @@ class StoreService:
             row = self._store.catalog.instance(uid)
             if row is None or row.path != kept.path:
                 self._store.files.remove(kept.path)
+
+
+def _policies(settings: StorageSettings) -> tuple[Policy, ConflictPolicy]:
+    """For a second instance of the same UID, and for a study of another patient."""
+    return (
+        "replace" if settings.duplicates == "replace" else "keep",
+        "refuse" if settings.patient_conflicts == "refuse" else "keep",
+    )
 
 
 def _part10_head(association: Association, message: C_STORE_RQ) -> bytes:
@@ -154,6 +170,16 @@ def _part10_head(association: Association, message: C_STORE_RQ) -> bytes:
 
 def _read_header(path: Path) -> Dataset:
     try:
-        return decode.read(path, decode.DecodeLimits(), header_only=True)
+        return headers.header(path)
     except DecodeError as error:
-        raise InvalidInstance("data set cannot be read") from error
+        raise InvalidInstance(str(error)) from error
+
+
+def _check_command(new: NewInstance, event: Any) -> None:
+    """PS3.7 9.1.1.1, PS3.4 B.2.3: context, command and data set name one SOP class, command and data set one UID."""
+    if new.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
+        raise InvalidInstance("SOP Instance UID differs from the command's")
+    if new.sop_class_uid != str(event.request.AffectedSOPClassUID):
+        raise SopClassDiffers("SOP class differs from the command's")
+    if new.sop_class_uid != str(event.context.abstract_syntax):
+        raise SopClassDiffers("SOP class differs from its presentation context's")

@@ -20,13 +20,22 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit, RLELossless
 
 from dicomnode.errors import DecodeError, NotIndexable
-from dicomnode.pixels.codestream import claimed_size
-from dicomnode.pixels.eligibility import DecodeLimits, Policy, Reason, eligibility
+from dicomnode.pixels.codestream import Claim, claim
+from dicomnode.pixels.colour import grey_of_palette, grey_of_samples
+from dicomnode.pixels.eligibility import (
+    PALETTE,
+    DecodeLimits,
+    Policy,
+    Reason,
+    check_depth,
+    check_photometric,
+    eligibility,
+)
 from dicomnode.pixels.greyscale import display
 from dicomnode.quiet import quiet_pydicom
 
@@ -36,6 +45,10 @@ HEADER_INFLATED: Final = 8 << 20  # bytes of a deflated data set that a header i
 LONG_VALUE: Final = 1 << 20  # bytes from which a value in front of the pixels is not read into memory
 
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_FASTEST: Final = {RLELossless: "pylibjpeg"}  # pydicom would take its own first, which is Python
+_BY_GDCM: Final = frozenset({JPEGExtended12Bit})
+# pydicom's options, the elements they are read from, and as which an absent one is read.
+_ABSENT: Final = {"samples_per_pixel": ("SamplesPerPixel", 1), "pixel_representation": ("PixelRepresentation", 0)}
 _PIXEL_KEYWORDS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # PS3.3 10.7.1.1, C.8.11.4: between pixel centres in the patient where calibrated, else at the detector.
 _SPACING_KEYWORDS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -77,10 +90,10 @@ def film(path: Path, policy: Policy) -> DecodedImage:
 
 
 def image(path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
-    """The picture of one frame, counted from 1, of any greyscale image.
+    """The picture of one frame, counted from 1, of any image that is grey, however it is encoded.
 
-    NotIndexable when the file holds no greyscale pixel data or claims more than the limits; DecodeError when what it
-    holds cannot be read.
+    NotIndexable when the file holds no grey pixel data, in an encoding nothing here reads, or claims more than the
+    limits; DecodeError when what it holds cannot be read.
     """
     return _image(read(path, limits), path, frame, limits)
 
@@ -115,7 +128,7 @@ def spacing_mm(header: Dataset) -> tuple[float, float] | None:
 def _image(dataset: Dataset, path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
     _check_limits(dataset, frame, limits)
     return DecodedImage(
-        pixels=display(_stored(dataset, path, frame), dataset),
+        pixels=_shown(_stored(dataset, path, frame, limits), dataset),
         spacing_mm=spacing_mm(dataset),
         sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
         modality=str(dataset.get("Modality", "")),
@@ -157,7 +170,7 @@ def _is_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _check_limits(dataset: Dataset, frame: int, limits: DecodeLimits) -> None:
-    """Before any codec runs: what the header claims must be greyscale, within the limits, and hold the frame."""
+    """Before any codec runs: what the header claims must be readable here, within the limits, and hold the frame."""
     sizes = [_size(dataset, keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
     if not all(sizes) or not any(dataset.get(keyword) for keyword in _PIXEL_KEYWORDS):
         raise NotIndexable(Reason.NO_PIXEL_DATA)
@@ -166,31 +179,91 @@ def _check_limits(dataset: Dataset, frame: int, limits: DecodeLimits) -> None:
     pixels = rows * columns
     if pixels > limits.maximum_pixels or pixels * samples * frames * math.ceil(bits / 8) > limits.maximum_bytes:
         raise NotIndexable(Reason.TOO_LARGE, f"{rows} x {columns} x {samples} x {frames}, {bits} bits")
-    if samples != 1:
-        raise NotIndexable(Reason.COLOUR)
-    if str(dataset.get("PhotometricInterpretation", "")).strip() not in {"MONOCHROME1", "MONOCHROME2"}:
-        raise NotIndexable(Reason.PHOTOMETRIC)
+    check_photometric(dataset)
+    check_depth(dataset)
     if not 1 <= frame <= frames:
         raise DecodeError(f"no frame {frame} of {frames}")
 
 
-def _stored(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
-    """The frame's stored values, (rows, columns). DecodeError when the codec fails or the size disagrees."""
+def _shown(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.float32]:
+    """The display picture of a frame's stored values, (rows, columns) or (rows, columns, 3)."""
     try:
-        _check_codestream(dataset, frame)
-        stored = _decoded(dataset, path, frame)
+        if stored.ndim == 3:
+            return grey_of_samples(stored, _size(dataset, "BitsStored"))
+        return grey_of_palette(stored, dataset) if _photometric(dataset) == PALETTE else display(stored, dataset)
+    except _READ_FAILURES as wrong:  # a palette that lies, or no memory for the picture
+        raise DecodeError(f"pixel data cannot be shown: {type(wrong).__name__}") from wrong
+
+
+def _stored(dataset: Dataset, path: Path, frame: int, limits: DecodeLimits) -> npt.NDArray[Any]:
+    """The frame's stored values, (rows, columns), of colour (rows, columns, 3).
+
+    NotIndexable when nothing here reads the encoding; DecodeError when the codec fails or the size disagrees.
+    """
+    decoder = _decoder(dataset.file_meta.get("TransferSyntaxUID"))
+    try:
+        _check_room(dataset)
+        claimed = _checked_claim(dataset, frame, limits)
+        stored = _values(decoder, dataset, path, frame, claimed)
     except _READ_FAILURES as wrong:
-        raise DecodeError(f"pixel data cannot be decoded: {type(wrong).__name__}") from wrong
-    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise DecodeError(f"{decoder.UID.name}: pixel data cannot be decoded: {type(wrong).__name__}") from wrong
+    if stored.shape[:2] != (dataset.Rows, dataset.Columns):
         raise DecodeError("decoded frame is not of the size its header says")
     return stored
 
 
-def _decoded(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
-    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and dataset.BitsStored > 8:
+def _check_room(dataset: Dataset) -> None:
+    """MemoryError where the process may not take what a frame needs: a codec that runs out may abort (Rust, C++).
+
+    What is asked for is never touched, so this costs nothing. Beside the file, for each pixel: its samples as the codec
+    and pydicom hold them, the float32 picture, and as much again while that is made.
+    """
+    pixels = _size(dataset, "Rows") * _size(dataset, "Columns")
+    samples = _size(dataset, "SamplesPerPixel") or 1
+    np.empty(pixels * (8 + 3 * samples * math.ceil(_size(dataset, "BitsAllocated") / 8)), np.uint8)
+
+
+def _decoder(syntax: Any) -> Any:
+    """pydicom's decoder of a transfer syntax. NotIndexable where there is none: video, retired JPEG processes."""
+    try:
+        decoder = get_decoder(syntax)
+    except (NotImplementedError, TypeError, ValueError) as unknown:
+        raise NotIndexable(Reason.ENCODING, str(getattr(syntax, "name", "") or "none named")[:48]) from unknown
+    if not decoder.is_available:
+        raise NotIndexable(Reason.ENCODING, str(syntax.name)[:48])
+    return decoder
+
+
+def _values(decoder: Any, dataset: Dataset, path: Path, frame: int, claimed: Claim | None) -> npt.NDArray[Any]:
+    """The values in the bits that PS3.5 8.1.1 gives them: BitsStored of them, HighBit the first."""
+    if decoder.UID in _BY_GDCM and _size(dataset, "BitsStored") > 8:
         return _gdcm_frame(dataset, path, frame)
-    stored: npt.NDArray[Any] = pixel_array(dataset, index=frame - 1, raw=True)
-    return stored
+    used = _used_bits(dataset, claimed)
+    stored: npt.NDArray[Any]
+    stored, _ = decoder.as_array(
+        dataset, index=frame - 1, raw=True, decoding_plugin=_FASTEST.get(decoder.UID, ""), **_options(dataset), **used
+    )
+    below = used["bits_stored"] - _size(dataset, "BitsStored") if used else 0
+    return stored >> below if below else stored  # an arithmetic shift where the values are signed
+
+
+def _used_bits(dataset: Dataset, claimed: Claim | None) -> dict[str, int]:
+    """How many low bits of a cell pydicom is to keep, where values do not begin at bit 0 (as in ACR-NEMA times).
+
+    A codestream of no more bits than are stored holds the values themselves, whatever HighBit says.
+    """
+    stored, high = _size(dataset, "BitsStored"), _size(dataset, "HighBit")
+    shifted = stored and high >= stored and (claimed is None or claimed.bits > stored)
+    return {"bits_stored": high + 1} if shifted else {}
+
+
+def _options(dataset: Dataset) -> dict[str, int | str]:
+    """What careless writers leave out or misspell, as everybody reads it; pydicom would refuse."""
+    options: dict[str, int | str] = {
+        "photometric_interpretation": _photometric(dataset),
+        "planar_configuration": _size(dataset, "PlanarConfiguration"),
+    }
+    return options | {option: value for option, (keyword, value) in _ABSENT.items() if dataset.get(keyword) is None}
 
 
 def _gdcm_frame(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
@@ -202,24 +275,39 @@ def _gdcm_frame(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
     if not reader.Read():
         raise DecodeError("pixel data cannot be decoded: GDCM refused the file")
     content = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
-    size = dataset.Rows * dataset.Columns
-    values = np.frombuffer(content, "<u2" if dataset.PixelRepresentation == 0 else "<i2", size, 2 * size * (frame - 1))
-    return values.reshape(dataset.Rows, dataset.Columns)
+    samples = _size(dataset, "SamplesPerPixel") or 1
+    size = dataset.Rows * dataset.Columns * samples
+    values = np.frombuffer(
+        content, "<i2" if dataset.get("PixelRepresentation") else "<u2", size, 2 * size * (frame - 1)
+    )
+    return values.reshape((dataset.Rows, dataset.Columns) + ((samples,) if samples > 1 else ()))
 
 
-def _check_codestream(dataset: Dataset, frame: int) -> None:
-    """DecodeError when a compressed frame claims another size than the header, which was held against the limits."""
+def _checked_claim(dataset: Dataset, frame: int, limits: DecodeLimits) -> Claim | None:
+    """What a compressed frame claims. DecodeError when that is not what the header does, which was held against the
+    limits: a decoder allocates what the frame claims."""
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
+        return None
     codestream = get_frame(dataset.PixelData, frame - 1, number_of_frames=_size(dataset, "NumberOfFrames") or 1)
-    claimed = claimed_size(codestream)
-    if claimed is not None and claimed != (dataset.Rows, dataset.Columns):
+    claimed = claim(codestream)
+    if claimed is None:
+        return None
+    if (claimed.rows, claimed.columns) != (dataset.Rows, dataset.Columns):
         raise DecodeError("compressed frame claims another size than its header")
+    if claimed.samples != (_size(dataset, "SamplesPerPixel") or 1):
+        raise DecodeError("compressed frame claims another number of samples than its header")
+    if claimed.tiles > limits.maximum_tiles:
+        raise DecodeError(f"compressed frame of {claimed.tiles} tiles")
+    return claimed
 
 
 def _size(dataset: Dataset, keyword: str) -> int:
     value = dataset.get(keyword)
     return int(value) if isinstance(value, int) and value > 0 else 0
+
+
+def _photometric(dataset: Dataset) -> str:
+    return str(dataset.get("PhotometricInterpretation", "")).strip(" \0").upper()
 
 
 def _positive_pair(value: Iterable[Any]) -> tuple[float, float] | None:

@@ -22,8 +22,13 @@ _DX_RAW: Final = "1.2.840.10008.5.1.4.1.1.1.1.1"  # - For Processing
 _SC: Final = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
 _SC_BYTE: Final = "1.2.840.10008.5.1.4.1.1.7.2"  # Multi-frame Grayscale Byte Secondary Capture
 _SC_WORD: Final = "1.2.840.10008.5.1.4.1.1.7.3"  # Multi-frame Grayscale Word Secondary Capture
+_SC_COLOUR: Final = "1.2.840.10008.5.1.4.1.1.7.4"  # Multi-frame True Color Secondary Capture: it may be grey in fact
 FILM_CLASSES: Final = frozenset({_CR, _DX, _DX_RAW})
-CAPTURE_CLASSES: Final = frozenset({_SC, _SC_BYTE, _SC_WORD})
+CAPTURE_CLASSES: Final = frozenset({_SC, _SC_BYTE, _SC_WORD, _SC_COLOUR})
+
+GREYSCALE: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+PALETTE: Final = "PALETTE COLOR"
+COLOURS: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})  # PS3.3 C.7.6.3.1.2
 
 
 class Reason(StrEnum):
@@ -41,6 +46,10 @@ class Reason(StrEnum):
     COLOUR = "colour image"
     PALETTE = "palette colour image"
     PHOTOMETRIC = "photometric interpretation not supported"
+    ENCODING = "encoding not supported"
+    DOCUMENT = "encapsulated document"
+    VIDEO = "video"
+    WAVEFORM = "waveform"
     MULTI_FRAME = "multi-frame image"
     BIT_DEPTH = "bit depth not supported"
     NO_PIXEL_DATA = "no pixel data"
@@ -58,6 +67,7 @@ class DecodeLimits:
     maximum_bytes: int = 512 << 20  # rows x columns x samples x frames x bytes
     maximum_file_bytes: int = 1 << 30
     maximum_inflated_bytes: int = 512 << 20  # of a deflated data set
+    maximum_tiles: int = 8192  # of a JPEG 2000 frame: 64 million pixels in tiles of 128 x 128 are half of it
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,11 @@ _CLASS_REASONS: Final = (
     ("1.2.840.10008.5.1.4.1.1.66.4", Reason.SEGMENTATION),
     ("1.2.840.10008.5.1.4.1.1.66.5", Reason.SEGMENTATION),  # surface
     ("1.2.840.10008.5.1.4.1.1.66.7", Reason.SEGMENTATION),  # label map
+    ("1.2.840.10008.5.1.4.1.1.104.", Reason.DOCUMENT),
+    ("1.2.840.10008.5.1.4.1.1.9.", Reason.WAVEFORM),
+    ("1.2.840.10008.5.1.4.1.1.77.1.1.1", Reason.VIDEO),  # endoscopic
+    ("1.2.840.10008.5.1.4.1.1.77.1.2.1", Reason.VIDEO),  # microscopic
+    ("1.2.840.10008.5.1.4.1.1.77.1.4.1", Reason.VIDEO),  # photographic
 )
 
 
@@ -129,14 +144,14 @@ def eligibility(header: Dataset, policy: Policy) -> None:
 
 
 def check_pixels(header: Dataset, policy: Policy) -> None:
-    """NotIndexable unless the pixel module (PS3.3 C.7.6.3) describes one greyscale frame of an accepted size."""
+    """NotIndexable unless the pixel module (PS3.3 C.7.6.3) describes one frame, maybe grey, of an accepted size."""
     rows, columns = _count(header, "Rows"), _count(header, "Columns")
     if not rows or not columns or not _count(header, "BitsAllocated"):
         raise NotIndexable(Reason.NO_PIXEL_DATA)
-    _check_photometric(header)
+    check_photometric(header)
     if (frames := _count(header, "NumberOfFrames")) > 1:
         raise NotIndexable(Reason.MULTI_FRAME, f"{frames} frames")
-    _check_depth(header)
+    check_depth(header)
     if min(rows, columns) < policy.minimum_side:
         raise NotIndexable(Reason.TOO_SMALL, f"{rows} x {columns}")
     if rows * columns > policy.limits.maximum_pixels:
@@ -182,21 +197,23 @@ def _check_view(header: Dataset) -> None:
         raise NotIndexable(Reason.VIEW, "Patient Orientation")
 
 
-def _check_photometric(header: Dataset) -> None:
-    photometric = _term(header, "PhotometricInterpretation")
-    if photometric == "PALETTE COLOR":
-        raise NotIndexable(Reason.PALETTE)
-    if _count(header, "SamplesPerPixel") > 1 or photometric.startswith(("RGB", "YBR", "HSV", "CMYK", "ARGB")):
-        raise NotIndexable(Reason.COLOUR)
-    if photometric not in {"MONOCHROME1", "MONOCHROME2"}:
-        raise NotIndexable(Reason.PHOTOMETRIC, photometric[:16])
+def check_photometric(header: Dataset) -> None:
+    """NotIndexable unless the pixels can be shown grey: greyscale, or colour that may be grey in fact (`colour`)."""
+    photometric, samples = _term(header, "PhotometricInterpretation"), _count(header, "SamplesPerPixel") or 1
+    if samples == 1 and photometric in GREYSCALE | {PALETTE}:
+        return
+    if samples == 3 and photometric in COLOURS:
+        return
+    is_colour = samples > 1 or photometric.startswith(("RGB", "YBR", "HSV", "CMYK", "ARGB"))
+    raise NotIndexable(Reason.COLOUR if is_colour else Reason.PHOTOMETRIC, photometric[:16])
 
 
-def _check_depth(header: Dataset) -> None:
+def check_depth(header: Dataset) -> None:
+    """NotIndexable unless a value lies whole in its cell (PS3.5 8.1.1), in 1, 8, 16 or 32 bits or as a float."""
     allocated, stored = _count(header, "BitsAllocated"), _count(header, "BitsStored")
-    high = _count(header, "HighBit")
-    # PS3.5 8.1.1: HighBit is BitsStored - 1; the shifted layout of ACR-NEMA times is not decoded.
-    if allocated not in {1, 8, 16, 32} or not 1 <= stored <= allocated or ("HighBit" in header and high != stored - 1):
+    is_float = allocated in {32, 64} and "BitsStored" not in header  # PS3.3 C.7.6.24, C.7.6.25
+    high = _count(header, "HighBit") if "HighBit" in header else stored - 1
+    if not is_float and (allocated not in {1, 8, 16, 32} or not 1 <= stored <= high + 1 <= allocated):
         raise NotIndexable(Reason.BIT_DEPTH, f"{stored} of {allocated} bits")
 
 

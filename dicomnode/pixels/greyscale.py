@@ -21,7 +21,7 @@ _END: Final = 1e-3  # of the display range; SIGMOID never quite reaches its ends
 _BAND_PIXELS: Final = 1 << 17  # 1 MiB of indices
 
 
-class _Histogram(NamedTuple):
+class Histogram(NamedTuple):
     """A frame as its distinct stored values, how often each occurs, and where."""
 
     values: Floats  # (n,) ascending for 32-bit and float frames, in bit pattern order else
@@ -35,42 +35,44 @@ def display(stored: npt.NDArray[np.generic], header: Dataset) -> npt.NDArray[np.
     stored: (H, W) integers or floats as decoded. Returns (H, W) float32, 0 darkest, 1 brightest. With a VOI transform
     0..1 is its output range; without one it is the range of the frame's own values. Padding pixels are 0.
     """
-    histogram = _histogram(stored)
-    real = (histogram.counts > 0) & ~_padding(histogram.values, header)
-    shown = np.zeros(histogram.values.shape, np.float32)
+    values, counts, places = histogram(stored)
+    real = (counts > 0) & ~_padding(values, header)
+    shown = np.zeros(values.shape, np.float32)
     if real.any():
-        levels = _levels(histogram.values[real], histogram.counts[real], header)
+        levels = _levels(values[real], counts[real], header)
         shown[real] = 1 - levels if _is_inverted(header) else levels
-    return _mapped(shown, histogram.places)
+    return mapped(shown, places)
 
 
-def _histogram(stored: npt.NDArray[np.generic]) -> _Histogram:
+def histogram(stored: npt.NDArray[np.generic]) -> Histogram:
+    """A frame of numbers, (H, W), by its distinct values; what is not finite counts as 0."""
     if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
         unsigned = np.dtype(f"u{stored.dtype.itemsize}")
         native = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
         places = native.view(unsigned)
         patterns = np.arange(1 << (8 * unsigned.itemsize), dtype=unsigned)
-        return _Histogram(patterns.view(native.dtype).astype(np.float64), _counted(places, patterns.size), places)
+        return Histogram(patterns.view(native.dtype).astype(np.float64), _counted(places, patterns.size), places)
     finite = np.nan_to_num(stored.astype(np.float64), posinf=0.0, neginf=0.0)
     values, places, counts = np.unique(finite, return_inverse=True, return_counts=True)
-    return _Histogram(values, counts, places.reshape(stored.shape))
+    return Histogram(values, counts, places.reshape(stored.shape))
 
 
 def _counted(places: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.int64]:
     counts = np.zeros(size, np.int64)
-    for rows in _bands(places):
+    for rows in bands(places):
         counts += np.bincount(places[rows].ravel(), minlength=size)
     return counts
 
 
-def _mapped(shown: npt.NDArray[np.float32], places: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+def mapped(shown: npt.NDArray[np.float32], places: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    """A histogram's levels put where its values are: (n,) and (H, W) to (H, W)."""
     picture = np.empty(places.shape, np.float32)
-    for rows in _bands(places):
+    for rows in bands(places):
         np.take(shown, places[rows], out=picture[rows], mode="clip")  # places are in range: clip spares the check
     return picture
 
 
-def _bands(places: npt.NDArray[np.integer]) -> Iterator[slice]:
+def bands(places: npt.NDArray[np.generic]) -> Iterator[slice]:
     """Bands of rows that fit a CPU's cache with the indices numpy widens them to: half the time of the whole frame."""
     height = max(1, _BAND_PIXELS // places.shape[1])
     for top in range(0, places.shape[0], height):

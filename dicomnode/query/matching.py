@@ -115,7 +115,7 @@ def parse(identifier: Dataset, model: Model, *, relational: bool = False, combin
     Raises IdentifierError.
     """
     charset = charset_of(identifier)
-    level = _level(identifier, model, charset)
+    level = level_of(identifier, model, charset)
     wanted, unsupported = _supported(_read(identifier, charset, 0, _Budget(MAXIMUM_KEYS)), level, relational)
     if not relational:
         _check_hierarchy(wanted, level, model)
@@ -134,7 +134,8 @@ def narrowing(identifier: Dataset) -> Narrowing:
     return Narrowing(query.conditions, residual)
 
 
-def _level(identifier: Dataset, model: Model, charset: Charset) -> Level:
+def level_of(identifier: Dataset, model: Model, charset: Charset) -> Level:
+    """The Query/Retrieve Level (0008,0052). IdentifierError when it is missing or none of the model."""
     given = texts(identifier, QUERY_RETRIEVE_LEVEL, charset)
     if not given:
         raise IdentifierError("QueryRetrieveLevel is missing")

@@ -19,6 +19,7 @@ from dicomnode.errors import IdentifierError
 from storage.records import AnyOf, Condition, Equals, InRange, Like, like_pattern
 
 MAXIMUM_VALUES = 10_000  # of a list of UIDs
+MAXIMUM_ALTERNATIVES = 64  # patterns, names or ranges in one key: each is held against each row
 MAXIMUM_PATTERN = 512  # characters of one value with wild cards
 MAXIMUM_WILDCARDS = 16  # `*` in one value: the cost of a match grows with each
 MAXIMUM_MESSAGE = 64  # Error Comment (0000,0902) is LO
@@ -200,14 +201,16 @@ def _either(expression: re.Pattern[str], group: str) -> bool:
     return bool(expression.match(group) or expression.match(group + "^"))
 
 
-def _one(rules: Sequence[Rule]) -> Rule:
+def _one(keyword: str, rules: Sequence[Rule]) -> Rule:
+    if len(rules) > MAXIMUM_ALTERNATIVES:
+        raise refusal(keyword, "too many values that are no plain ones")
     return rules[0] if len(rules) == 1 else Either(tuple(rules))
 
 
 def _texts(keyword: str, values: Sequence[str]) -> Rule:
     plain = tuple(value for value in values if not _is_wild(value))
     patterns = [Pattern(_bounded(keyword, value)) for value in values if _is_wild(value)]
-    return _one([*([OneOf(plain)] if plain else []), *patterns])
+    return _one(keyword, [*([OneOf(plain)] if plain else []), *patterns])
 
 
 def _exact(keyword: str, values: Sequence[str]) -> Rule:
@@ -221,7 +224,7 @@ def _uids(keyword: str, values: Sequence[str]) -> Rule:
 
 
 def _names(keyword: str, values: Sequence[str]) -> Rule:
-    return _one([Name(folded_groups(_bounded(keyword, value))) for value in values])
+    return _one(keyword, [Name(folded_groups(_bounded(keyword, value))) for value in values])
 
 
 def _numbers(keyword: str, values: Sequence[str]) -> Numbers:
@@ -235,11 +238,15 @@ def _whole_texts(keyword: str, values: Sequence[str]) -> Rule:
 
 
 def _dates(keyword: str, values: Sequence[str]) -> Rule:
-    return _one([_span(keyword, value, normal_date, normal_date, "not a date or range of dates") for value in values])
+    return _one(
+        keyword, [_span(keyword, value, normal_date, normal_date, "not a date or range of dates") for value in values]
+    )
 
 
 def _times(keyword: str, values: Sequence[str]) -> Rule:
-    return _one([_span(keyword, value, normal_time, last_time, "not a time or range of times") for value in values])
+    return _one(
+        keyword, [_span(keyword, value, normal_time, last_time, "not a time or range of times") for value in values]
+    )
 
 
 def _span(
@@ -268,7 +275,7 @@ _MOMENT = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\.(\d{1,6}))
 
 
 def _moments(keyword: str, values: Sequence[str]) -> Rule:
-    return _one([_moment_range(keyword, value) for value in values])
+    return _one(keyword, [_moment_range(keyword, value) for value in values])
 
 
 def _moment_range(keyword: str, value: str) -> Moments:

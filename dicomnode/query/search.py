@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.errors import IdentifierError, ImageNotStored, NotReady
+from dicomnode.errors import DecodeError, IdentifierError, ImageNotStored, NotReady
 from dicomnode.private import PatientScope
 from dicomnode.query import local
 from dicomnode.query.region import RegionQuery
@@ -23,6 +23,7 @@ from dicomnode.workers.embedding import Encoder, RoiEmbedding, RoiRequest
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from encoder.local import Patch, patch
+from storage.errors import VectorError
 from storage.records import AnyOf, Generation, InstanceRow, Region, RegionDetails, SearchRequest
 from storage.store import Store
 
@@ -131,6 +132,15 @@ class RegionSearch:
         return generation
 
     def _prepare(self, roi: SrRoi, query: RegionQuery, generation: Generation) -> _Asked:
+        """One ROI made ready; of an image that is deleted or replaced meanwhile, as it is afterwards."""
+        try:
+            return self._prepared(roi, query, generation)
+        except (DecodeError, VectorError) as error:
+            if isinstance(error, DecodeError) and self._store.catalog.instance(roi.image_uid) is not None:
+                raise
+            return self._prepared(roi, query, generation)
+
+    def _prepared(self, roi: SrRoi, query: RegionQuery, generation: Generation) -> _Asked:
         instance = self._store.catalog.instance(roi.image_uid)
         if instance is None:
             raise ImageNotStored("image not stored: send it first")

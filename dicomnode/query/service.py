@@ -7,8 +7,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode import private
 from dicomnode.config import QuerySettings
-from dicomnode.errors import ImageNotStored
-from dicomnode.pixels import decode
+from dicomnode.errors import DecodeError, ImageNotStored
+from dicomnode.pixels import headers
 from dicomnode.query import answer, identifiers, matching, region
 from dicomnode.query.answer import Similar
 from dicomnode.query.identifiers import Match
@@ -77,4 +77,9 @@ class QueryService:
         row = self._store.catalog.instance(sop_instance_uid)
         if row is None:
             raise ImageNotStored("query SR not stored: send it first")
-        return decode.read(self._store.files.path(row.path), decode.DecodeLimits(), header_only=True)
+        try:
+            return headers.document(self._store.files.path(row.path))
+        except DecodeError:
+            if self._store.catalog.instance(sop_instance_uid) is None:  # deleted just now
+                raise ImageNotStored("query SR not stored: send it first") from None
+            raise

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any
 
+from dicomnode.workers import limits
+
 WAITING = {"OMP_WAIT_POLICY": "passive"}  # threads that spin while they wait take the other workers' cores
 
 
@@ -74,6 +76,7 @@ class Child:
 
 def lifeline() -> tuple[Connection, Any]:
     """In a child: the connection to the parent and the settings it sent. Ctrl-C is the parent's to act on."""
+    limits.without_core_dumps()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     return connection, connection.recv()

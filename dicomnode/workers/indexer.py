@@ -7,6 +7,7 @@ features and the job's end in one transaction. Run as `python -m dicomnode.worke
 import faulthandler
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -16,7 +17,7 @@ from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, NotIndexable
 from dicomnode.pixels import decode
-from dicomnode.workers import child
+from dicomnode.workers import child, limits
 from encoder.errors import ImageError
 from encoder.local import LocalMap
 from encoder.pipeline import Pipeline
@@ -26,6 +27,7 @@ from storage.store import Store
 
 logger = logging.getLogger(__name__)
 IDLE_S = 1.0  # a worker nobody wakes looks for work this often: retries come due, other machines add jobs
+OVER_MEMORY = "needs more memory than ingest.maximum_memory_mib"
 HANGS = 0.9  # of the lease: the process ends itself before another worker takes the job
 
 
@@ -45,8 +47,10 @@ class IndexerPlan:
 class Indexer:
     """Turns instances into regions and vectors, with one loaded pipeline for each model in use."""
 
-    def __init__(self, store: Store, plan: IndexerPlan) -> None:
+    def __init__(self, store: Store, plan: IndexerPlan, loading: limits.Loading = nullcontext) -> None:
+        """`loading`: what a model is loaded in; the process gives one that limits its memory afterwards."""
         self._store = store
+        self._loading = loading
         self._plan = plan
         self._policy = decode.Policy.of(plan.ingest)
         self._pipelines: dict[str, Pipeline] = {}
@@ -71,7 +75,9 @@ class Indexer:
         try:
             self._ending(job)()
         except LeaseLost:
-            logger.warning("job %s is no longer this worker's: the film was replaced, or took too long", job.id)
+            logger.warning(
+                "job %s is no longer this worker's: the film was replaced or deleted, or took too long", job.id
+            )
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -85,17 +91,19 @@ class Indexer:
         except ImageError:
             return partial(jobs.not_indexable, job, str(NotIndexable(decode.Reason.NO_CONTRAST)))
         except DecodeError as error:
-            # The same bytes fail the same way; a disk or a memory that failed may be better next time.
-            return partial(jobs.fail, job, str(error), retry=isinstance(error.__cause__, OSError | MemoryError))
+            # The same bytes fail the same way; a disk that failed may be better next time.
+            reason = OVER_MEMORY if isinstance(error.__cause__, MemoryError) else str(error)
+            return partial(jobs.fail, job, reason, retry=isinstance(error.__cause__, OSError))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this film's, and is counted
             logger.error("job %s failed: %s", job.id, log.frames(error))
             return partial(jobs.fail, job, f"{type(error).__name__} while indexing: see the log", retry=True)
         return partial(jobs.finish, job, regions, local)
 
     def _found(self, job: Job) -> tuple[list[NewRegion], LocalFeatures | None]:
+        """Raises NotIndexable, DecodeError, ImageError, and whatever a model does."""
+        pipeline = self._pipeline(self._store.generations.get(job.generation_id))  # first: it sets the memory limit
         image = decode.film(self._store.files.path(job.path), self._policy)
-        generation = self._store.generations.get(job.generation_id)
-        analysis = self._pipeline(generation).analyse(image.pixels, image.spacing_mm)
+        analysis = pipeline.analyse(image.pixels, image.spacing_mm)
         if not analysis.regions:
             raise NotIndexable(decode.Reason.NO_REGION)
         regions = [
@@ -113,9 +121,10 @@ class Indexer:
         if generation.model.id not in self._pipelines:
             folder = self._store.root / generation.model.path
             plan = self._plan
-            self._pipelines[generation.model.id] = Pipeline.load(
-                folder, plan.models.device, plan.ingest.threads, plan.models.runtime
-            )
+            with self._loading():
+                self._pipelines[generation.model.id] = Pipeline.load(
+                    folder, plan.models.device, plan.ingest.threads, plan.models.runtime
+                )
         return self._pipelines[generation.model.id]
 
 
@@ -141,7 +150,7 @@ def main() -> None:
     log.configure(plan.log.level, plan.log.format)
     store = Store.open(plan.root, plan.url or None, max_attempts=plan.ingest.maximum_attempts)
     try:
-        indexer = Indexer(store, plan)
+        indexer = Indexer(store, plan, partial(limits.lifted, plan.ingest.maximum_memory_mib, plan.models.device))
         indexer.warm()
         run(indexer.step, connection)
     finally:

@@ -8,7 +8,9 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure, NotReady
 from dicomnode.pixels import decode
-from dicomnode.workers import child
+from dicomnode.workers import child, limits
 from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
 from encoder.boxes import Box
 from encoder.errors import EncoderError
@@ -24,7 +26,8 @@ from encoder.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 MODULE = "dicomnode.workers.roi"
-IMAGES_KEPT = 8  # decoded films: several ROIs are asked on one image; 8 x 2500 x 2500 float32 = 200 MB at most
+IMAGES_KEPT = 8  # decoded films: several ROIs are asked on one image
+BYTES_KEPT = 256 << 20  # of them together: eight of 2500 x 2500 float32 are 200 MB
 
 
 @dataclass(frozen=True)
@@ -99,34 +102,47 @@ class RoiProcess:
 class RoiEncoder:
     """The child's side: decoded images and loaded models, kept for the next question."""
 
-    def __init__(self, settings: RoiSettings) -> None:
+    def __init__(self, settings: RoiSettings, loading: limits.Loading = nullcontext) -> None:
+        """`loading`: what a model is loaded in; the process gives one that limits its memory afterwards."""
         self._settings = settings
+        self._loading = loading
         self._limits = decode.Policy.of(settings.ingest).limits
         self._pipelines: dict[Path, Pipeline] = {}
         self._images: OrderedDict[tuple[Path, int], decode.DecodedImage] = OrderedDict()
 
     def embed(self, request: RoiRequest) -> RoiEmbedding:
         """Decode (or remember) the image and encode the boxes."""
+        pipeline = self.pipeline(request.model_folder)  # first: it sets the memory limit
         image = self._image(request.file, request.frame)
         boxes = [Box(*box) for box in request.boxes]
-        embedding = self.pipeline(request.model_folder).embed(image.pixels, boxes, image.spacing_mm)
+        embedding = pipeline.embed(image.pixels, boxes, image.spacing_mm)
         return RoiEmbedding(dict(embedding.vectors), embedding.anatomy_probability, embedding.local)
 
     def pipeline(self, folder: Path) -> Pipeline:
         """The loaded model of that folder."""
         if folder not in self._pipelines:
+            self._images.clear()  # what they take is part of what a film may take
             chosen = self._settings
-            self._pipelines[folder] = Pipeline.load(folder, chosen.models.device, chosen.threads, chosen.models.runtime)
+            with self._loading():
+                self._pipelines[folder] = Pipeline.load(
+                    folder, chosen.models.device, chosen.threads, chosen.models.runtime
+                )
         return self._pipelines[folder]
 
     def _image(self, file: Path, frame: int) -> decode.DecodedImage:
         key = (file, frame)
         if key not in self._images:
             self._images[key] = decode.image(file, frame, self._limits)
-            if len(self._images) > IMAGES_KEPT:
-                self._images.popitem(last=False)
+            self._forget()
         self._images.move_to_end(key)
         return self._images[key]
+
+    def _forget(self) -> None:
+        """Let go of the oldest images; the newest stays whatever its size."""
+        while len(self._images) > 1 and (
+            len(self._images) > IMAGES_KEPT or sum(image.pixels.nbytes for image in self._images.values()) > BYTES_KEPT
+        ):
+            self._images.popitem(last=False)
 
 
 def answer(encoder: RoiEncoder, request: RoiRequest) -> RoiEmbedding | DicomNodeError:
@@ -147,7 +163,7 @@ def main() -> None:
     """The process: settings from the lifeline, then requests until the parent hangs up."""
     connection, settings = child.lifeline()
     log.configure(settings.log.level, settings.log.format)
-    encoder = RoiEncoder(settings)
+    encoder = RoiEncoder(settings, partial(limits.lifted, settings.ingest.maximum_memory_mib, settings.models.device))
     if settings.warm is not None:
         encoder.pipeline(settings.warm)
     while True:

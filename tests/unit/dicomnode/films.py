@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from dicomnode.quiet import quiet_pydicom
 
@@ -47,6 +48,20 @@ def header(**elements: Any) -> Dataset:
     with quiet_pydicom():  # some tests want values that break their VR
         for keyword, value in (defaults | elements).items():
             setattr(dataset, keyword, value)
+    return dataset
+
+
+def stored(dataset: Dataset) -> np.ndarray:
+    """The cells of an uncompressed film of one sample, unsigned."""
+    cells = np.frombuffer(dataset.PixelData, f"<u{dataset.BitsAllocated // 8}")
+    return cells.reshape(dataset.Rows, dataset.Columns)
+
+
+def compressed(dataset: Dataset, syntax: str, frame: bytes) -> Dataset:
+    """The film with one compressed frame that someone else made."""
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     return dataset
 
 

@@ -19,7 +19,7 @@ def run(capsys, *arguments):
 def test_help_names_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("serve", "demo", "send", "echo", "query", "status", "wait", "reindex", "retry", "config"):
+    for command in ("serve", "demo", "send", "echo", "query", "status", "wait", "reindex", "retry", "delete", "config"):
         assert f"    {command} " in out
 
 
@@ -50,10 +50,10 @@ def test_a_wrong_setting_is_exit_code_2_and_one_line(capsys, tmp_path):
     assert (code, err) == (2, "dicomnode: unknown setting dimse.prot; did you mean dimse.port?\n")
 
 
-@pytest.mark.parametrize("command", ["status", "wait", "retry", "reindex"])
+@pytest.mark.parametrize("command", ["status", "wait", "retry", "reindex", "delete --study 1.2"])
 def test_a_mistyped_root_is_an_error_and_no_new_archive(capsys, tmp_path, command):
     root = tmp_path / "nowhere"
-    code, _, err = run(capsys, command, "--root", str(root))
+    code, _, err = run(capsys, *command.split(), "--root", str(root))
     assert (code, err) == (1, f"dicomnode: no archive at {root}\n")
     assert not root.exists()
 
@@ -66,6 +66,25 @@ def test_config_tells_values_sources_and_masks_secrets(capsys, monkeypatch):
     assert shown["storage.root"] == {"value": "here", "source": "flag"}
     assert shown["storage.url"] == {"value": "***", "source": "environment"}
     assert shown["dimse.port"] == {"value": 11112, "source": "default"}
+
+
+def test_config_shows_the_peers(capsys, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('[peers.CT1]\nae_title = "CT1"\nservices = ["echo", "store"]\n')
+    code, out, _ = run(capsys, "config", "--json", "--config", str(file))
+    shown = json.loads(out)
+    assert code == 0
+    assert shown["peers.CT1.services"] == {"value": ["echo", "store"], "source": "file"}
+    assert shown["peers.CT1.port"] == {"value": 104, "source": "default"}
+    code, out, _ = run(capsys, "config", "--config", str(file))
+    assert code == 0
+    assert "peers.CT1.ae_title" in out
+    assert "echo, store" in out
+
+
+def test_a_name_that_is_no_configured_peer_says_what_was_expected(capsys):
+    code, _, err = run(capsys, "echo", "nowhere")
+    assert (code, err) == (2, "dicomnode: expected HOST:PORT or the name of a peer: no peer nowhere is configured\n")
 
 
 def test_nobody_listening_is_exit_code_1_and_one_line(capsys):

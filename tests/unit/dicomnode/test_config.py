@@ -1,5 +1,6 @@
 """Settings: declared once, layered, and wrong ones refused by name."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -76,4 +77,98 @@ def test_the_commented_file_uncommented_loads_to_the_defaults(tmp_path):
         line[1:] if line.startswith("#") and not line.startswith("# ") else line
         for line in config.example().split("\n")
     ]
-    assert config.load(write(tmp_path, "\n".join(lines)), {}) == config.Config()
+    loaded = config.load(write(tmp_path, "\n".join(lines)), {})
+    assert dataclasses.replace(loaded, peers=()) == config.Config()
+    assert loaded.peers == (config.PeerSettings("CT1", "CT1"),)
+
+
+PEERS = """
+[peers.CT1]
+ae_title = " CT 1 "
+addresses = ["10.0.0.7", "2001:db8::/32"]
+services = ["echo", "store"]
+[peers.PACS]
+ae_title = "PACS"
+host = "pacs.example"
+port = 11112
+tls = true
+certificate_name = "pacs.example"
+"""
+
+
+def test_peers_are_read_in_the_order_of_the_file(tmp_path):
+    ct, pacs = config.load(write(tmp_path, PEERS), {}).peers
+    assert ct == config.PeerSettings("CT1", "CT 1", addresses=("10.0.0.7", "2001:db8::/32"), services=("echo", "store"))
+    assert (pacs.host, pacs.port, pacs.tls, pacs.certificate_name) == ("pacs.example", 11112, True, "pacs.example")
+    assert pacs.services == config.SERVICES
+
+
+def test_a_peer_is_found_by_its_name_or_the_nearest_is_named(tmp_path):
+    loaded = config.load(write(tmp_path, PEERS), {})
+    assert loaded.peer("PACS").ae_title == "PACS"
+    with pytest.raises(ConfigError, match="no peer PAC is configured; did you mean PACS"):
+        loaded.peer("PAC")
+
+
+def peer_table(**keys):
+    return "[peers.X]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (peer_table(ae_title="'A'", hots="'x'"), "unknown setting peers.X.hots; did you mean host?"),
+        (peer_table(host="'x'"), "peers.X: ae_title is missing"),
+        (peer_table(ae_title="''"), "peers.X.ae_title: must not be empty"),
+        (peer_table(ae_title="'   '"), "peers.X.ae_title: must not be empty"),
+        (peer_table(ae_title="'SEVENTEEN_LETTERS'"), "peers.X.ae_title: at most 16 characters"),
+        (peer_table(ae_title="'A\\B'"), "peers.X.ae_title: must be printable ASCII without backslash"),
+        (peer_table(ae_title='"A\\nB"'), "peers.X.ae_title: must be printable ASCII without backslash"),
+        (peer_table(ae_title="'Ä'"), "peers.X.ae_title: must be printable ASCII without backslash"),
+        (peer_table(ae_title="7"), "peers.X.ae_title: expected str"),
+        (peer_table(ae_title="'A'", port="0"), "peers.X.port: must not be 0"),
+        (peer_table(ae_title="'A'", port="65536"), "peers.X.port: at most 65535"),
+        (peer_table(ae_title="'A'", tls="'maybe'"), "peers.X.tls: expected bool"),
+        (
+            peer_table(ae_title="'A'", services="['echo', 'stor']"),
+            "peers.X.services: expected one of echo, store, find",
+        ),
+        (peer_table(ae_title="'A'", services="[1]"), "peers.X.services: expected tuple"),
+        (peer_table(ae_title="'A'", addresses="['10.0.0.300']"), "does not appear to be an IPv4 or IPv6 network"),
+        (peer_table(ae_title="'A'", addresses="['10.0.0.7/24']"), "10.0.0.7/24 has host bits set"),
+        (peer_table(ae_title="'A'", certificate_name="'a'"), "peers.X: certificate_name needs tls = true"),
+        ("[peers]\nX = 1\n", "peers are tables, [peers.NAME] for each"),
+        ("peers = 1\n", "peers are tables, [peers.NAME] for each"),
+        ("[peer.X]\nae_title = 'A'\n", "unknown section [peer]; did you mean peers?"),
+        (peer_table(ae_title="'A'") + "[peers.Y]\nae_title = 'A '\n", "AE title A from any address is peers.X already"),
+        (
+            peer_table(ae_title="'A'", addresses="['10.0.0.7', '10.0.0.8']")
+            + "[peers.Y]\nae_title = 'A'\naddresses = ['10.0.0.7/32']\n",
+            "peers.Y: AE title A from 10.0.0.7/32 is peers.X already",
+        ),
+        ("[tls]\ncertificate = 'c.pem'\n", "tls.certificate and tls.key need each other"),
+        ("[dimse]\nplain = false\n", "dimse.plain = false needs tls.certificate and tls.key"),
+        (
+            "[tls]\ncertificate = 'c'\nkey = 'k'\n" + peer_table(ae_title="'A'", tls="true", certificate_name="'a'"),
+            "certificate_name of a peer needs tls.authorities",
+        ),
+        ("[dimse]\nunknown_peers = 'ask'\n", "expected one of auto, accept, refuse"),
+        ("[dimse]\nae_title = 'A\\B'\n", "dimse.ae_title: must be printable ASCII"),
+        ("[dimse]\ncalled_ae_titles = ['']\n", "dimse.called_ae_titles: '' must not be empty"),
+    ],
+)
+def test_wrong_peers_and_ports_are_refused_with_one_line(tmp_path, text, words):
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(tmp_path, text), {})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_ae_title_from_other_addresses_is_another_peer(tmp_path):
+    text = peer_table(ae_title="'A'") + "[peers.Y]\nae_title = 'A'\naddresses = ['10.0.0.7']\n"
+    assert [peer.name for peer in config.load(write(tmp_path, text), {}).peers] == ["X", "Y"]
+
+
+def test_several_values_from_the_environment_are_separated_by_commas():
+    loaded = config.load(None, {"DICOMNODE_DIMSE__CALLED_AE_TITLES": "REGIONMIR, OTHER"})
+    assert loaded.dimse.called_ae_titles == ("REGIONMIR", "OTHER")

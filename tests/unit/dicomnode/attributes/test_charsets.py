@@ -36,6 +36,13 @@ STANDARD_EXAMPLES = [
     (["ISO_IR 166"], b"\xb9\xd2\xc1", "นาม"),
     (["ISO_IR 13"], b"\xd4\xcf\xc0\xde", "ﾔﾏﾀﾞ"),
     (["", "ISO 2022 IR 159"], b"\x1b$(D\x30\x21\x1b(B", "丂"),
+    (["ISO_IR 203"], b"\xbcuvre^\xa4", "Œuvre^€"),
+    (["ISO 2022 IR 6", "ISO 2022 IR 203"], b"\x1b-b\xbcuvre^\x1b-b\xa4", "Œuvre^€"),
+    (["ISO 2022 IR 6", "ISO 2022 IR 100"], b"Buc^J\x1b-A\xe9r\xf4me", "Buc^Jérôme"),
+    (["ISO 2022 IR 100", "ISO 2022 IR 144"], b"J\xe9r\xf4me \x1b-L\xbb\xee\xda^\xe9", "Jérôme Люк^é"),
+    # G0 goes back to ASCII, and what was designated to G1 stays (PS3.5 6.1.2.5.3).
+    (["", "ISO 2022 IR 87", "ISO 2022 IR 144"], b"\x1b-L\xbb\x1b$B;3\x1b(B\xee\xda", "Л山юк"),
+    (["ISO 2022 IR 13", "ISO 2022 IR 87"], b"\xd4\x1b$B;3\x1b(J\xcf", "ﾔ山ﾏ"),
     (["", "ISO 2022 IR 58"], b"Zhang=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab", "Zhang=张^小东"),
 ]
 
@@ -62,6 +69,24 @@ def test_the_stored_set_is_kept_where_it_can_be(terms: list[str]) -> None:
 def test_what_no_preferred_set_carries_is_written_in_utf8() -> None:
     assert best(["山田", "Jérôme"], [Charset.of(["ISO_IR 100"]), Charset.of(["", "ISO 2022 IR 149"])]) == UNICODE
     assert best(["Jérôme"], [Charset.of(["", "ISO 2022 IR 87"])]) == UNICODE
+
+
+@pytest.mark.parametrize(("terms", "encoded", "text"), STANDARD_EXAMPLES)
+def test_every_set_carries_its_own_examples(terms: list[str], encoded: bytes, text: str) -> None:
+    """And writes the very bytes, where no escape sequence is written again that is in force."""
+    charset = Charset.of(terms)
+    assert charset.carries([text])
+    assert len(charset.encode(text)) <= len(encoded)
+
+
+def test_a_set_that_stands_alone_has_no_extensions() -> None:
+    assert Charset.of(["ISO_IR 192", "ISO 2022 IR 87"]) == UNICODE
+    assert Charset.of(["GB18030", ""]).terms == ("GB18030",)
+
+
+def test_extensions_whose_escape_sequences_were_left_out() -> None:
+    assert Charset.of(["", "ISO 2022 IR 149"]).decode("홍^길동".encode("euc_kr")) == "홍^길동"
+    assert Charset.of(["", "ISO_IR 192"]).decode("山田".encode()) == "山田"
 
 
 def test_plain_ascii_declares_nothing() -> None:

@@ -3,6 +3,7 @@
 from io import BytesIO
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
@@ -87,3 +88,10 @@ def test_a_sequence_that_is_text_has_no_items() -> None:
     read = read_dataset(BytesIO(body), is_implicit_VR=False, is_little_endian=True)
     assert values.items(read, Tag("RequestAttributesSequence")) == ()
     assert values.items(read, Tag("ContentSequence")) == ()
+
+
+def test_an_empty_element_of_an_unknown_vr_is_absent():
+    """pydicom decodes what has no bytes as soon as it is looked at, and knows no such VR. Found by fuzzing."""
+    tag = Tag(0x0008, 0x0090)
+    dataset = Dataset({tag: RawDataElement(tag, "QN", 0, None, 0, False, True)})
+    assert values.texts(dataset, tag, UNDECLARED) == ()

@@ -13,6 +13,7 @@ from storage.errors import DatabaseError, StorageFull
     ("error", "code"),
     [
         (errors.InvalidInstance("SOPInstanceUID is missing"), 0xC000),
+        (errors.PatientConflict("study belongs to another patient"), 0xA900),
         (errors.IdentifierError("x"), 0xA900),
         (errors.RoiError("SR has no region"), 0xA900),
         (errors.ImageNotStored("image not stored: send it first"), 0xA900),

@@ -2,15 +2,22 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
+import rle
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    HTJ2K,
+    JPEG2000MC,
+    MPEG4HP41,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -69,12 +76,22 @@ def test_jpeg(dcmtk: Path, tmp_path: Path, option: str, syntax: str, bits: int, 
     np.testing.assert_allclose(_shown(packed), _shown(plain), atol=off)
 
 
-def test_htj2k(tmp_path: Path) -> None:
-    """openjpeg decodes HTJ2K and does not write it: a JPEG 2000 frame under that UID takes the same way in."""
-    dataset = films.film(12)
-    dataset.compress(JPEG2000Lossless)
-    dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
-    np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=1e-3)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(
+    ("syntax", "written", "off"),
+    [
+        (HTJ2KLossless, {}, 0),
+        (HTJ2KLosslessRPCL, {}, 0),
+        (HTJ2K, {"reversible": False, "level": 1e-4}, 0.01),
+    ],
+)
+def test_htj2k(tmp_path: Path, syntax: str, written: dict[str, Any], off: float, bits: int) -> None:
+    dataset = films.film(bits)
+    plain = _shown(films.save(dataset, tmp_path))
+    frame = imagecodecs.htj2k_encode(films.stored(dataset), **written)
+    assert b"\xff\x50" in frame[:100]  # CAP: Part 15, not Part 1
+    path = films.save(films.compressed(dataset, syntax, frame), tmp_path, "packed.dcm")
+    np.testing.assert_allclose(_shown(path), plain, atol=off)
 
 
 def test_implicit_vr(tmp_path: Path) -> None:
@@ -115,17 +132,85 @@ def test_deflated_and_cut(tmp_path: Path) -> None:
         _shown(path)
 
 
-def test_signed_pixels(tmp_path: Path) -> None:
-    levels = (np.round(films.picture() * 4095) - 2048).astype("<i2")
-    dataset = films.film(12, PixelRepresentation=1, PixelData=levels.tobytes())
-    np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=1e-3)
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("syntax", ["", RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_signed_pixels(tmp_path: Path, syntax: str, bits: int) -> None:
+    """Two's complement, whatever lies above it in the cell (PS3.5 8.1.1)."""
+    levels = (np.round(films.picture() * (2**bits - 1)) - 2 ** (bits - 1)).astype("<i2")
+    dataset = films.film(bits, PixelRepresentation=1, PixelData=levels.tobytes())
+    if syntax:
+        dataset.compress(syntax)
+    np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=2 / 2**bits)
 
 
-def test_bits_above_bits_stored_are_not_part_of_the_picture(tmp_path: Path) -> None:
-    """PS3.5 8.1.1: overlays once lived there."""
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("syntax", ["", RLELossless])
+@pytest.mark.parametrize(("bits", "high"), [(12, 11), (10, 9), (10, 12), (12, 15), (8, 15), (15, 15)])
+def test_bits_around_those_stored_are_not_part_of_the_picture(
+    tmp_path: Path, bits: int, high: int, syntax: str, signed: int
+) -> None:
+    """PS3.5 8.1.1: overlays once lived there, above and below; HighBit says where the value is."""
+    levels = np.round(films.picture() * (2**bits - 1)).astype(np.uint32)
+    cells = (levels - 2 ** (bits - 1) * signed) % 2**bits << high + 1 - bits
+    noise = np.random.default_rng(0).integers(0, 1 << 16, cells.shape)
+    noise &= ~(((1 << bits) - 1) << high + 1 - bits)
+    dataset = films.film(
+        12, BitsStored=bits, HighBit=high, PixelRepresentation=signed, PixelData=(cells | noise).astype("<u2").tobytes()
+    )
+    if syntax:
+        dataset = films.compressed(dataset, syntax, rle.encode_pixel_data(dataset.PixelData, dataset, "<"))
+    np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=2 / 2**bits)
+
+
+@pytest.mark.parametrize(("allocated", "bits"), [(8, 6), (8, 7), (16, 9), (16, 14), (32, 17), (32, 24)])
+def test_any_depth(tmp_path: Path, allocated: int, bits: int) -> None:
+    levels = np.round(films.picture() * (2**bits - 1)).astype(f"<u{allocated // 8}")
+    dataset = films.film(12, BitsAllocated=allocated, BitsStored=bits, HighBit=bits - 1, PixelData=levels.tobytes())
+    np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=2 / 2**bits)
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    """PS3.5 8.1.1: the first pixel is the least significant bit."""
+    black_or_white = films.picture() > 0.5
+    packed = np.packbits(black_or_white.ravel(), bitorder="little").tobytes()
+    dataset = films.film(8, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=packed)
+    np.testing.assert_array_equal(_shown(films.save(dataset, tmp_path)), black_or_white)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kind", "bits"), [("FloatPixelData", "<f4", 32), ("DoubleFloatPixelData", "<f8", 64)]
+)
+def test_float_pixels(tmp_path: Path, keyword: str, kind: str, bits: int) -> None:
+    dataset = films.film(12, BitsAllocated=bits)
+    for absent in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        del dataset[absent]
+    setattr(dataset, keyword, (films.picture() * 5 - 2).astype(kind).tobytes())
+    path = films.save(dataset, tmp_path)
+    np.testing.assert_allclose(_shown(path), films.picture(), atol=1e-5)
+    film(path, Policy.of(IngestSettings()))
+
+
+def test_overlay_planes_are_not_part_of_the_picture(tmp_path: Path) -> None:
     dataset = films.film(12)
-    dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") | 0x4000).tobytes()
+    dataset.add_new(0x60000010, "US", films.ROWS)
+    dataset.add_new(0x60000011, "US", films.COLUMNS)
+    dataset.add_new(0x60003000, "OW", b"\xff" * (films.ROWS * films.COLUMNS // 8))
     np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=1e-3)
+
+
+@pytest.mark.parametrize("keyword", ["SamplesPerPixel", "PixelRepresentation", "HighBit"])
+def test_what_careless_writers_leave_out(tmp_path: Path, keyword: str) -> None:
+    dataset = films.film(12)
+    del dataset[keyword]
+    np.testing.assert_allclose(_shown(films.save(dataset, tmp_path)), films.picture(), atol=1e-3)
+
+
+@pytest.mark.parametrize("syntax", [MPEG4HP41, JPEG2000MC, "1.2.840.10008.1.2.4.53"])
+def test_encodings_that_nothing_here_reads_are_a_reason(tmp_path: Path, syntax: str) -> None:
+    dataset = films.compressed(films.film(8), syntax, b"whatever it is")
+    with pytest.raises(NotIndexable) as refused:
+        _shown(films.save(dataset, tmp_path))
+    assert refused.value.reason == Reason.ENCODING
 
 
 def test_second_frame(tmp_path: Path) -> None:
@@ -178,6 +263,29 @@ def test_codestream_of_another_size_reaches_no_codec(tmp_path: Path, syntax: str
     dataset.Rows, dataset.Columns = 60, 80
     with pytest.raises(DecodeError, match="claims another size"):
         _shown(films.save(dataset, tmp_path))
+
+
+def _siz(frame: bytes, at: int, *numbers: int) -> bytes:
+    """A JPEG 2000 codestream with other 32 bit numbers in its SIZ segment, counted from the codestream's start."""
+    changed = b"".join(number.to_bytes(4, "big") for number in numbers)
+    return frame[:at] + changed + frame[at + len(changed) :]
+
+
+def test_codestream_of_many_tiles_reaches_no_codec(tmp_path: Path) -> None:
+    dataset = films.film(12)
+    dataset.compress(JPEG2000Lossless)
+    frame = _siz(next(generate_frames(dataset.PixelData, number_of_frames=1)), 24, 1, 1)
+    with pytest.raises(DecodeError, match="of 19200 tiles"):
+        _shown(films.save(films.compressed(dataset, JPEG2000Lossless, frame), tmp_path))
+
+
+def test_codestream_of_many_samples_reaches_no_codec(tmp_path: Path) -> None:
+    dataset = films.film(12)
+    dataset.compress(JPEG2000Lossless)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    frame = frame[:40] + (16384).to_bytes(2, "big") + frame[42:]
+    with pytest.raises(DecodeError, match="another number of samples"):
+        _shown(films.save(films.compressed(dataset, JPEG2000Lossless, frame), tmp_path))
 
 
 def test_header_that_claims_too_much_reaches_no_codec(tmp_path: Path) -> None:

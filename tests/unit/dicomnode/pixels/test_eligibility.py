@@ -15,6 +15,8 @@ from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
+    TwelveLeadECGWaveformStorage,
+    VideoEndoscopicImageStorage,
 )
 
 from dicomnode.codes import Code, code_item
@@ -49,6 +51,10 @@ SC = SecondaryCaptureImageStorage
         {"NumberOfFrames": 1},
         {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
         {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31},
+        {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 15},
+        {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},  # its pixels say whether it is grey
+        {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"},
+        {"PhotometricInterpretation": "PALETTE COLOR"},
         {"PatientOrientation": ["L", "F"]},
         {"ViewCodeSequence": [code_item(Code("272479007", "SCT", "postero-anterior"))]},
         {"ViewPosition": "SOMETHING"},
@@ -65,7 +71,9 @@ def test_films_pass(elements: dict[str, Any]) -> None:
         ({"SOPClassUID": KeyObjectSelectionDocumentStorage, "Modality": "KO"}, Reason.KEY_OBJECTS),
         ({"SOPClassUID": GrayscaleSoftcopyPresentationStateStorage, "Modality": "PR"}, Reason.PRESENTATION_STATE),
         ({"SOPClassUID": SegmentationStorage, "Modality": "SEG"}, Reason.SEGMENTATION),
-        ({"SOPClassUID": EncapsulatedPDFStorage, "Modality": "DOC"}, Reason.MODALITY),
+        ({"SOPClassUID": EncapsulatedPDFStorage, "Modality": "DOC"}, Reason.DOCUMENT),
+        ({"SOPClassUID": VideoEndoscopicImageStorage, "Modality": "ES"}, Reason.VIDEO),
+        ({"SOPClassUID": TwelveLeadECGWaveformStorage, "Modality": "ECG"}, Reason.WAVEFORM),
         ({"SOPClassUID": CTImageStorage, "Modality": "CT"}, Reason.MODALITY),
         ({"SOPClassUID": CTImageStorage, "Modality": "DX"}, Reason.NOT_A_FILM),
         ({"SOPClassUID": DigitalMammographyXRayImageStorageForPresentation, "Modality": "MG"}, Reason.MODALITY),
@@ -83,9 +91,9 @@ def test_films_pass(elements: dict[str, Any]) -> None:
         ({"ViewCodeSequence": [code_item(Code("399173006", "SCT", "left lateral"))]}, Reason.VIEW),
         ({"ViewCodeSequence": [code_item(Code("R-10228", "SRT", "lateral"))]}, Reason.VIEW),
         ({"PatientOrientation": ["A", "F"]}, Reason.VIEW),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, Reason.COLOUR),
-        ({"PhotometricInterpretation": "YBR_FULL_422"}, Reason.COLOUR),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, Reason.PALETTE),
+        ({"SamplesPerPixel": 4, "PhotometricInterpretation": "CMYK"}, Reason.COLOUR),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_PARTIAL_420"}, Reason.COLOUR),
+        ({"PhotometricInterpretation": "YBR_FULL_422"}, Reason.COLOUR),  # of one sample
         ({"PhotometricInterpretation": "MONOCHROME3"}, Reason.PHOTOMETRIC),
         ({"PhotometricInterpretation": ""}, Reason.PHOTOMETRIC),
         ({"NumberOfFrames": 2}, Reason.MULTI_FRAME),
@@ -93,7 +101,8 @@ def test_films_pass(elements: dict[str, Any]) -> None:
         ({"Rows": None}, Reason.NO_PIXEL_DATA),
         ({"BitsAllocated": 12}, Reason.BIT_DEPTH),
         ({"BitsStored": 17}, Reason.BIT_DEPTH),
-        ({"HighBit": 15}, Reason.BIT_DEPTH),
+        ({"HighBit": 16}, Reason.BIT_DEPTH),
+        ({"HighBit": 7}, Reason.BIT_DEPTH),
         ({"Rows": 16}, Reason.TOO_SMALL),
         ({"Rows": 40_000, "Columns": 40_000}, Reason.TOO_LARGE),
     ],

@@ -1,0 +1,128 @@
+"""Transcoding as a service: a stored file and a transfer syntax in, its data set in that syntax as a file out.
+
+`TranscoderProcess` is the node's side; the child runs as `python -m dicomnode.workers.transcoder FD`. It is started
+when first needed. A codec that crashes, hangs or wants too much memory takes one object with it, and no association.
+"""
+
+import logging
+import resource
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dicomnode import log
+from dicomnode.config import LogSettings
+from dicomnode.errors import DecodeError, DicomNodeError, NotReady
+from dicomnode.pixels import transcode
+from dicomnode.pixels.eligibility import DecodeLimits
+from dicomnode.quiet import quiet_libraries
+from dicomnode.workers import child
+
+logger = logging.getLogger(__name__)
+MODULE: Final = "dicomnode.workers.transcoder"
+TIMEOUT_S: Final = 60.0  # for one object; a peer that waits for it may have given up by then
+MEMORY: Final = 4 << 30  # bytes of address space: a file and its decoded pixels, twice, and the libraries
+
+
+@dataclass(frozen=True)
+class TranscoderSettings:
+    """What the child is told when it starts."""
+
+    limits: DecodeLimits
+    log: LogSettings
+
+
+@dataclass(frozen=True)
+class TranscodeRequest:
+    """Source: a Part 10 file. Target: written over, the data set alone."""
+
+    source: Path
+    target: Path
+    transfer_syntax_uid: str
+
+
+class TranscoderProcess:
+    """Asks the child, one object at a time; a child that died or hangs is replaced and the object fails."""
+
+    def __init__(
+        self,
+        settings: TranscoderSettings,
+        timeout_s: float = TIMEOUT_S,
+        start: Callable[..., child.Child] = child.Child,
+    ) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._start = start
+        self._child: child.Child | None = None
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def transcode(self, source: Path, target: Path, transfer_syntax_uid: str) -> int:
+        """The length of the data set that was written to `target`. Raises DecodeError, NotReady while stopping."""
+        with self._lock:
+            reply = self._ask(TranscodeRequest(source, target, transfer_syntax_uid))
+        if isinstance(reply, int):
+            return reply
+        raise reply if isinstance(reply, DicomNodeError) else DecodeError("the transcoder gave no answer")
+
+    def stop(self) -> None:
+        """End it now; what is in hand fails."""
+        self._stopping = True
+        current = self._child
+        if current is not None:
+            current.end()
+        with self._lock:
+            self._drop()
+
+    def _ask(self, request: TranscodeRequest) -> Any:
+        if self._stopping:
+            raise NotReady("the node is stopping")
+        if self._child is None or not self._child.alive:
+            self._drop()
+            self._child = self._start(MODULE, self._settings)
+        try:
+            self._child.connection.send(request)
+            if self._child.connection.poll(self._timeout_s):
+                return self._child.connection.recv()
+        except (EOFError, OSError) as error:
+            self._drop()
+            raise DecodeError("the transcoder died of it") from error
+        self._drop()
+        raise DecodeError("not transcoded in time")
+
+    def _drop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+def answer(request: TranscodeRequest, limits: DecodeLimits) -> int | DicomNodeError:
+    """The reply to one request: never raises, so that the child stays."""
+    try:
+        with request.target.open("wb") as target:
+            return transcode.transcode(request.source, target, request.transfer_syntax_uid, limits)
+    except DicomNodeError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - the child's boundary: whatever it is, it is this object's
+        logger.error("not transcoded: %s", log.frames(error))
+        return DecodeError(f"cannot be transcoded: {type(error).__name__}")
+
+
+def main() -> None:
+    """The process: settings from the lifeline, then requests until the parent hangs up."""
+    connection, settings = child.lifeline()
+    log.configure(settings.log.level, settings.log.format)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    quiet_libraries()
+    while True:
+        try:
+            request = connection.recv()
+        except (EOFError, OSError):
+            return
+        connection.send(answer(request, settings.limits))
+
+
+if __name__ == "__main__":
+    main()

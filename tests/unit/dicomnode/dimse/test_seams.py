@@ -1,0 +1,65 @@
+"""The parts of pynetdicom that are replaced or leaned on: a new version that moves one of them fails here first."""
+
+import inspect
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from pynetdicom import AE, _config, acse, dimse_messages, fsm, transport
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dul import DULServiceProvider
+
+PROJECT = Path(__file__).resolve().parents[4]
+
+# What we override or call, with the parameters that we count on.
+METHODS = (
+    (Association, "_serve_request", ["self", "msg", "context_id"]),
+    (Association, "_run_reactor", ["self"]),
+    (AE, "_create_socket", ["self", "assoc", "address", "tls_args"]),
+    (DIMSEServiceProvider, "receive_primitive", ["self", "primitive"]),
+    (DIMSEServiceProvider, "get_msg", ["self", "block"]),
+    (DULServiceProvider, "send_pdu", ["self", "primitive"]),
+    (fsm.StateMachine, "do_action", ["self", "event"]),
+    (transport.AssociationSocket, "recv", ["self", "nr_bytes"]),
+    (transport.AssociationSocket, "send", ["self", "bytestream"]),
+    (acse.ACSE, "send_reject", ["self", "result", "source", "diagnostic"]),
+)
+# Private names that are read or set, and the source in which pynetdicom itself does so.
+NAMES = (
+    (Association, "_is_paused"),
+    (Association, "_reactor_checkpoint"),
+    (Association, "_accepted_cx"),
+    (Association, "_server"),
+    (DULServiceProvider, "_run_loop_delay"),
+    (DULServiceProvider, "_idle_timer"),
+    (DULServiceProvider, "to_provider_queue"),
+    (DULServiceProvider, "to_user_queue"),
+    (DIMSEServiceProvider, "msg_queue"),
+    (DIMSEServiceProvider, "cancel_req"),
+    (transport.AssociationSocket, "_is_connected"),
+    (dimse_messages.DIMSEMessage, "_data_set_file"),
+)
+
+
+def test_the_version_is_the_one_that_was_looked_at():
+    pins = (PROJECT / "etc" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"pynetdicom=={version('pynetdicom')}" in pins
+
+
+@pytest.mark.parametrize(("owner", "name", "parameters"), METHODS, ids=lambda each: getattr(each, "__name__", each))
+def test_a_method_has_the_parameters_that_we_count_on(owner, name, parameters):
+    assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
+
+
+@pytest.mark.parametrize(("owner", "name"), NAMES, ids=lambda each: getattr(each, "__name__", each))
+def test_a_private_name_is_still_used_by_its_owner(owner, name):
+    assert f"self.{name}" in inspect.getsource(inspect.getmodule(owner))
+
+
+def test_the_socket_tells_whether_it_is_ready_by_a_property():
+    assert isinstance(transport.AssociationSocket.ready, property)
+
+
+def test_patient_data_can_be_kept_out_of_its_log():
+    assert {"LOG_REQUEST_IDENTIFIERS", "LOG_RESPONSE_IDENTIFIERS", "LOG_HANDLER_LEVEL"} <= set(vars(_config))
