@@ -126,7 +126,7 @@ class Charset:
         for char in text:
             active = next((codec for codec in (left, right) if codec and _code(char, codec)), "")
             chosen = "" if char.isascii() else active or self._having(char)
-            if left and chosen != left:  # many readers expect nothing else before it
+            if left and chosen not in _IN_G0:  # many readers expect nothing else before it
                 written, left = written + self._back, ""
             if chosen and not active and chosen in _IN_G0:
                 written, left = written + _IN_G0[chosen], chosen

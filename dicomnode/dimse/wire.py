@@ -26,7 +26,7 @@ BLOCK: Final = 1 << 20  # bytes of a file that are read and sent at once
 MOST_BUFFERED: Final = 1 << 16  # bytes of responses that wait for company
 MOST_QUEUED: Final = 8  # PDUs that may wait for pynetdicom's thread
 WAIT_S: Final = 0.001
-LONG_POLL_S: Final = 0.05  # of pynetdicom's thread while messages go past it: each of its turns costs the others one
+LONG_POLL_S: Final = 0.005  # of pynetdicom's thread while messages go past it: each of its turns costs the others one
 NO_DATA_SET: Final = 0x0101
 DATA_SET: Final = 0x0001
 

@@ -23,6 +23,7 @@ from storage.catalog import Catalog
 from storage.records import AnyModality, AnyOf, Condition, InDateTimeRange, Row
 
 MAXIMUM_KEYS = 512  # in one identifier, those in sequences included
+FIRST_GROUP = 0x0008  # those below are of messages and files, PS3.5 7.1; Orthanc sends one along
 MAXIMUM_DEPTH = 8  # nested sequences
 QUERY_RETRIEVE_LEVEL = Tag(0x0008, 0x0052)
 _CHUNK = 500  # UIDs looked up at once
@@ -164,7 +165,7 @@ def _read(dataset: Dataset, charset: Charset, depth: int, budget: _Budget) -> tu
     return tuple(
         _one(dataset, tag, charset, depth, budget)
         for tag in sorted(dataset.keys())
-        if tag.element != 0 and not tag.is_private and tag not in NOT_KEYS
+        if tag.group >= FIRST_GROUP and tag.element != 0 and not tag.is_private and tag not in NOT_KEYS
     )
 
 

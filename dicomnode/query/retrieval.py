@@ -36,7 +36,9 @@ class Stored:
 def parse(identifier: Dataset, model: Model, *, relational: bool = False) -> tuple[Condition, ...]:
     """What the instances must meet. `relational`: as negotiated; no key is due but one. Raises IdentifierError."""
     charset = charset_of(identifier)
-    level = matching.level_of(identifier, model, charset)
+    level = matching.level_of(identifier, Model.PATIENT_ROOT, charset)
+    if level is Level.PATIENT:
+        model = Model.PATIENT_ROOT  # no level of Study Root, but Orthanc asks for a whole patient so
     given = {each: _values(identifier, each, charset) for each in model.levels}
     for each in model.levels:
         if each.depth > level.depth and given[each]:

@@ -49,7 +49,7 @@ def colour(dataset):
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
-    dataset.PixelData = bytes((200, 120, 120)) * (dataset.Rows * dataset.Columns)
+    dataset.PixelData = bytes((200, 60, 30)) * (dataset.Rows * dataset.Columns)
 
 
 def frames(dataset):

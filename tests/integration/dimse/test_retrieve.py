@@ -181,7 +181,6 @@ def test_relational_retrieval_is_granted_where_asked_for(node, kept):
         (identifier("STUDY", StudyInstanceUID="1.2.*"), "StudyInstanceUID: not a UID"),
         (identifier("SERIES", SeriesInstanceUID="1.2.3"), "StudyInstanceUID: one value"),
         (identifier("STUDY", StudyInstanceUID="1.2", SOPInstanceUID="1.2.3"), "SOPInstanceUID: not at level STUDY"),
-        (identifier("PATIENT", PatientID="RET1"), "QueryRetrieveLevel"),
         (identifier("FRAME", StudyInstanceUID="1.2"), "QueryRetrieveLevel"),
     ],
 )

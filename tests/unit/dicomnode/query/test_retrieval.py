@@ -49,7 +49,8 @@ def test_relational_retrieval_needs_no_key_above():
     ("model", "asked", "relational", "words"),
     [
         (STUDY, identifier(None, StudyInstanceUID="1.2"), False, "QueryRetrieveLevel is missing"),
-        (STUDY, identifier("PATIENT", PatientID="A"), False, "no level"),
+        (STUDY, identifier("FRAME", PatientID="A"), False, "no level"),
+        (STUDY, identifier("PATIENT", StudyInstanceUID="1.2"), False, "StudyInstanceUID: not at level PATIENT"),
         (STUDY, identifier("STUDY"), False, "StudyInstanceUID: a value is required"),
         (STUDY, identifier("STUDY", StudyInstanceUID=""), False, "a value is required"),
         (PATIENT, identifier("STUDY", StudyInstanceUID="1.2"), False, "PatientID: one value"),
@@ -65,3 +66,9 @@ def test_what_breaks_the_model_is_refused(model, asked, relational, words):
     with pytest.raises(IdentifierError, match=words) as refused:
         retrieval.parse(asked, model, relational=relational)
     assert len(str(refused.value)) <= 64
+
+
+def test_a_whole_patient_may_be_asked_for_in_study_root():
+    """No level of that model (PS3.4 C.6.2.1), but Orthanc asks so."""
+    asked = identifier("PATIENT", PatientID="A")
+    assert retrieval.parse(asked, STUDY) == retrieval.parse(asked, PATIENT)
