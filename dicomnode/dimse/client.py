@@ -1,6 +1,7 @@
 """The client side (SCU): an address and files or an identifier in, statuses and matches out."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from dicomnode.quiet import quiet_libraries, quiet_pydicom
 
 MOST_CONTEXTS = 126  # of 128 that one association can carry, PS3.8 7.1.1.13
 TIMEOUT_S = 60.0
+PAUSE_S = 0.0002
 
 
 def _without_delay(event: Any) -> None:
@@ -81,7 +83,7 @@ class Sent:
 def echo(peer: Peer) -> int:
     """C-ECHO; the status. PeerError when there is no answer."""
     with association(peer, [build_context(Verification, list(contexts.QUERY))]) as opened:
-        return status_in(opened.send_c_echo())
+        return status_in(at_rest(opened).send_c_echo())
 
 
 def dicom_files(paths: list[Path]) -> list[Path]:
@@ -142,7 +144,7 @@ def _send_batch(peer: Peer, kinds: dict[tuple[str, str], list[_File]]) -> Iterat
 
 def _send_one(association: Any, file: _File) -> Sent:
     try:
-        answer = association.send_c_store(file.path if file.is_consistent else dcmread(file.path))
+        answer = at_rest(association).send_c_store(file.path if file.is_consistent else dcmread(file.path))
         code = status_in(answer)
     except (ValueError, AttributeError, RuntimeError, OSError, PeerError) as error:
         return Sent(file.path, None, str(error))
@@ -164,7 +166,7 @@ def find(peer: Peer, identifier: Dataset) -> Iterator[Dataset]:
 
 def _asked(association: Any, identifier: Dataset) -> Any:
     try:
-        return association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind)
+        return at_rest(association).send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind)
     except (ValueError, TypeError, AttributeError) as error:
         raise PeerError("the query cannot be encoded: a value does not fit its attribute") from error
 
@@ -175,6 +177,17 @@ def _relational() -> tuple[SOPClassExtendedNegotiation]:
     item.sop_class_uid = StudyRootQueryRetrieveInformationModelFind
     item.service_class_application_information = b"\x01"
     return (item,)
+
+
+def at_rest(association: Any) -> Any:
+    """The association, when its reactor is sure to see that the next answer is not its own to take.
+
+    pynetdicom's reactor may be between its pause and its look at the messages: it then drops the answer of a request
+    that was made in that moment, which happens with peers that answer in less than a millisecond.
+    """
+    while association._is_paused and association.is_established:
+        time.sleep(PAUSE_S)
+    return association
 
 
 def status_in(answer: Dataset) -> int:

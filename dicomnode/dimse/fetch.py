@@ -79,7 +79,7 @@ def fetch(peer: Peer, keyword: str, value: str, folder: Path, report: Report) ->
     handlers = ((evt.EVT_C_STORE, lambda event: _keep(event, folder, fetched)),)
     query = build_context(model, list(contexts.QUERY))
     with client.association(peer, [query, *storage], roles, handlers) as opened:
-        return _follow(opened.send_c_get(_identifier(held, keyword, value), model), fetched, report)
+        return _follow(client.at_rest(opened).send_c_get(_identifier(held, keyword, value), model), fetched, report)
 
 
 def move(peer: Peer, keyword: str, value: str, destination: str, report: Report) -> Fetched:
@@ -90,7 +90,7 @@ def move(peer: Peer, keyword: str, value: str, destination: str, report: Report)
         return Fetched(reason="nothing matches")
     model = LEVELS[keyword][1][1]
     with client.association(peer, [build_context(model, list(contexts.QUERY))]) as opened:
-        answers = opened.send_c_move(_identifier(held, keyword, value), destination, model)
+        answers = client.at_rest(opened).send_c_move(_identifier(held, keyword, value), destination, model)
         return _follow(answers, Fetched(), report)
 
 

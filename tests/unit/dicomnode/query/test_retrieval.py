@@ -50,7 +50,6 @@ def test_relational_retrieval_needs_no_key_above():
     [
         (STUDY, identifier(None, StudyInstanceUID="1.2"), False, "QueryRetrieveLevel is missing"),
         (STUDY, identifier("FRAME", PatientID="A"), False, "no level"),
-        (STUDY, identifier("PATIENT", StudyInstanceUID="1.2"), False, "StudyInstanceUID: not at level PATIENT"),
         (STUDY, identifier("STUDY"), False, "StudyInstanceUID: a value is required"),
         (STUDY, identifier("STUDY", StudyInstanceUID=""), False, "a value is required"),
         (PATIENT, identifier("STUDY", StudyInstanceUID="1.2"), False, "PatientID: one value"),
