@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Text, bindparam, cast, delete, func, insert, select, update
 
 from storage.database import Database
 from storage.records import Commitment, Reference
@@ -36,6 +36,13 @@ class Commitments:
             "not_before": now + delay_s,
         }
         return self._database.write(lambda connection: _key(connection.execute(insert(COMMITMENT), row)))
+
+    def size(self, ae_title: str) -> int:
+        """How much is owed to an AE, in characters of what is kept."""
+        entries = func.length(cast(COMMITMENT.c.entries, Text))
+        query = select(func.coalesce(func.sum(entries), 0)).where(COMMITMENT.c.ae_title == ae_title)
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def due(self) -> Commitment | None:
         """The report that has waited longest, if one is due."""

@@ -40,6 +40,7 @@ SOP_INSTANCE: Final = "1.2.840.10008.1.20.1.1"  # the well-known one, PS3.4 J.3.
 REQUEST: Final = 1  # Action Type ID, PS3.4 J.3.2
 COMPLETE, FAILURES_EXIST = 1, 2  # Event Type ID, PS3.4 J.3.3
 MOST_REFERENCES: Final = 20_000  # in one request: some 40 MB as pydicom holds them
+MOST_OWED: Final = 1 << 26  # characters of references for one AE title: half a million of them
 HEADS: Final = 4  # of a reference: its item, two UIDs, and what else a peer puts there
 QUIET_S: Final = 0.3  # a peer that wants the report elsewhere releases at once, and one with more requests sends them
 RETRY_S: Final = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)  # between attempts, the last again and again
@@ -88,6 +89,7 @@ class CommitmentService:
         """Acknowledge, then report. PS3.7 10.1.4."""
         try:
             transaction_uid, asked = read_request(exchange)
+            self._check_owed(exchange.calling_ae)
             references = self._checked(asked)
             hold_s = self._caller.settings.network_timeout_s + QUIET_S  # longer than the report here can take
             owed = self._store.commitments.owe(transaction_uid, exchange.calling_ae, references, hold_s)
@@ -96,6 +98,11 @@ class CommitmentService:
             return
         _acknowledge(exchange)
         self._report_here(exchange, Commitment(owed, transaction_uid, exchange.calling_ae, references, 0, 0.0))
+
+    def _check_owed(self, ae_title: str) -> None:
+        """A peer that asks and never takes an answer does not fill the database."""
+        if self._store.commitments.size(ae_title) > MOST_OWED:
+            raise ActionTooLarge("too many reports that nobody has taken")
 
     def _checked(self, asked: Sequence[tuple[str, str]]) -> tuple[Reference, ...]:
         kept: dict[str, Row] = {}

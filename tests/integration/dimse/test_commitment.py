@@ -12,7 +12,8 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
-from dicomnode.dimse import client
+from dicomnode.dimse import client, commitment
+from storage.records import Reference
 from storage.store import Store
 from tests import nodes
 from tests.integration.dimse import retrieving
@@ -294,3 +295,19 @@ def test_too_many_references_are_refused(node, kept, count, status):
         association._reactor_checkpoint.set()
         assert answer.Status == status
     assert client.echo(node.peer) == 0
+
+
+def test_a_peer_that_takes_no_answers_is_refused_more(node, kept):
+    """Half a million references are owed to one AE title; others are served."""
+    many = [Reference("1.2.840.10008.5.1.4.1.1.2", f"2.25.{'9' * 40}{number}") for number in range(20_000)]
+    with Store.open(node.root) as store:
+        while store.commitments.size("HOARDER") <= commitment.MOST_OWED:
+            hoarded = store.commitments.owe("2.25.60", "HOARDER", many, 3600.0)
+        with asking(node, Reports(), "HOARDER") as association:
+            assert ask(association, request(kept, "2.25.61")) == 0x0213
+        reports = Reports()
+        with asking(node, reports, "STRANGER") as association:
+            assert ask(association, request(kept, "2.25.62")) == 0x0000
+            assert wait_until(lambda: reports.of("2.25.62"))
+        for number in range(hoarded + 1):
+            store.commitments.end(number)

@@ -35,3 +35,15 @@ def test_a_report_waits_its_delay_and_the_longest_due_comes_first(store: Store) 
     assert (left.transaction_uid, left.attempts) == ("1.2", 1)
     store.commitments.end(left.id)
     assert store.commitments.due() is None
+
+
+def test_how_much_is_owed_is_told_by_ae_title(store: Store) -> None:
+    assert store.commitments.size("A") == 0
+    first = store.commitments.owe("1.1", "A", REFERENCES, 0.0)
+    one = store.commitments.size("A")
+    assert one > 0
+    store.commitments.owe("1.2", "A", REFERENCES * 2, 0.0)
+    assert store.commitments.size("A") > 2 * one - 10
+    assert store.commitments.size("B") == 0
+    store.commitments.end(first)
+    assert one < store.commitments.size("A") < 2 * one + 10
