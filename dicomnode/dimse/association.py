@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION
 
 from dicomnode import log
-from dicomnode.dimse import status
+from dicomnode.dimse import contexts, status
 from dicomnode.dimse.exchange import Exchange, Service, is_over
 from dicomnode.dimse.wire import Command
 from dicomnode.errors import PeerError
@@ -22,6 +22,17 @@ logger = logging.getLogger(__name__)
 Services = Mapping[Command, Service]
 
 COMMAND_OF = {C_FIND: Command.C_FIND, C_GET: Command.C_GET, C_MOVE: Command.C_MOVE, N_ACTION: Command.N_ACTION}
+_SERVICE_OF = {
+    Command.C_FIND: "Query",
+    Command.C_GET: "Retrieve by C-GET",
+    Command.C_MOVE: "Retrieve by C-MOVE",
+    Command.N_ACTION: "Storage Commitment",
+}
+# The contexts on which a command may come. Permission was given by context: elsewhere it would go round that.
+SOP_CLASSES_OF = {
+    command: frozenset(uid for service in contexts.SERVICES if service.name == name for uid in service.sop_classes)
+    for command, name in _SERVICE_OF.items()
+}
 
 
 class NodeAssociation(Association):  # type: ignore[misc]
@@ -43,7 +54,7 @@ class NodeAssociation(Association):  # type: ignore[misc]
         self._is_paused = True  # nobody else takes messages off the queue meanwhile
         try:
             with Exchange(self, command, msg, context) as exchange:
-                _serve(self.services[command], exchange)
+                _serve(self.services[command], exchange, SOP_CLASSES_OF[command])
         except PeerError as error:
             logger.info("%s of %s ended: %s", command.name, log.printable(self.requestor.ae_title), error)
             if not is_over(self):  # else the reactor sees what the peer did
@@ -57,10 +68,12 @@ class NodeAssociation(Association):  # type: ignore[misc]
             self.dul._idle_timer.restart()  # what was sent past pynetdicom did not move its clock
 
 
-def _serve(service: Service, exchange: Exchange) -> None:
-    """A request that names another SOP class than its context does is refused."""
-    if exchange.named_sop_class_uid == exchange.sop_class_uid:
-        service(exchange)
-    else:
+def _serve(service: Service, exchange: Exchange, sop_classes: frozenset[str]) -> None:
+    """A request on a context of another service, or that names another SOP class than its context, is refused."""
+    if exchange.sop_class_uid not in sop_classes:
+        exchange.respond(status.SOP_CLASS_NOT_SUPPORTED, "no such request on this presentation context")
+    elif exchange.named_sop_class_uid != exchange.sop_class_uid:
         exchange.respond(status.SOP_CLASS_NOT_SUPPORTED, "SOP class differs from its presentation context's")
+    else:
+        service(exchange)
     exchange.writer.flush()

@@ -11,9 +11,7 @@ from typing import Final
 MOST_CONTEXTS: Final = 128  # one for each odd number of a byte, PS3.8 9.3.2.2
 MOST_SYNTAXES: Final = 256  # transfer syntaxes of one context; the dictionary has some sixty
 MOST_USER_ITEMS: Final = 1024  # an extended negotiation and a role for each SOP class, and room
-LEAST_LENGTH: Final = (
-    128  # bytes of a PDU that the peer takes, 0 being any; an answer of thousands of PDUs is an attack
-)
+LEAST_LENGTH: Final = 128  # bytes of a PDU that the peer takes, 0 being any; below it an answer is thousands of PDUs
 
 _FIXED: Final = 68  # bytes in front of the variable items
 _CONTEXT, _ABSTRACT, _TRANSFER, _USER, _MAXIMUM_LENGTH = 0x20, 0x30, 0x40, 0x50, 0x51

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 
 import numpy as np
 import psutil
@@ -12,6 +13,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from pynetdicom import AE, build_role
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from dicomnode import private
@@ -187,6 +190,26 @@ def test_who_may_only_retrieve_gets_storage_contexts_for_that_and_may_not_store(
         answer = made.send_c_store(film)
     assert (answer.Status, answer.ErrorComment) == (0x0124, "storing is not permitted")
     assert list((node.root / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("primitive", [C_FIND, C_GET, C_MOVE], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("named", [Verification, FIND], ids=["verification", "find"])
+def test_a_request_on_the_context_of_another_service_is_refused(node, primitive, named):
+    """CT1 may echo: its context for that opens no other service."""
+    with associated(node, "CT1", "127.0.0.2") as opened:
+        (context,) = [each for each in opened.accepted_contexts if each.abstract_syntax == Verification]
+        message = primitive()
+        message.MessageID, message.AffectedSOPClassUID, message.Priority = 1, named, 0
+        message.Identifier = BytesIO(encode(plain_query(), False, True))
+        if primitive is C_MOVE:
+            message.MoveDestination = "WORK"
+        opened._reactor_checkpoint.clear()  # the answer is ours to read
+        while not opened._is_paused:
+            time.sleep(0.01)
+        opened.dimse.send_msg(message, context.context_id)
+        _, answer = opened.dimse.get_msg(block=True)
+        opened._reactor_checkpoint.set()
+    assert answer.Status == 0x0122
 
 
 def test_what_a_caller_calls_itself_forges_no_log_line(node):
