@@ -5,20 +5,20 @@ so that a question never waits behind a queue of films, and from the receiver, s
 """
 
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings, ModelSettings
-from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure, NotReady
+from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure
 from dicomnode.pixels import decode
-from dicomnode.workers import child, limits
+from dicomnode.workers import limits
+from dicomnode.workers.asked import AskedChild, NoAnswer, serve
+from dicomnode.workers.child import Child, lifeline
 from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
 from encoder.boxes import Box
 from encoder.errors import EncoderError
@@ -44,59 +44,27 @@ class RoiSettings:
 class RoiProcess:
     """Asks the child, one question at a time; a child that died or hangs is replaced and the question fails."""
 
-    def __init__(
-        self, settings: RoiSettings, timeout_s: float, start: Callable[..., child.Child] = child.Child
-    ) -> None:
-        self._settings = settings
-        self._timeout_s = timeout_s
-        self._start = start
-        self._child: child.Child | None = None
-        self._lock = threading.Lock()
-        self._stopping = False
+    def __init__(self, settings: RoiSettings, timeout_s: float, start: Callable[..., Child] = Child) -> None:
+        self._child = AskedChild(MODULE, settings, timeout_s, start)
 
     def start(self) -> None:
         """Begin loading the model; does not wait for it."""
-        with self._lock:
-            self._child = self._start(MODULE, self._settings)
+        self._child.start()
 
     def embed(self, request: RoiRequest) -> RoiEmbedding:
-        """Vectors of the boxes. Raises ModelFailure or DecodeError."""
-        with self._lock:
-            reply = self._ask(request)
+        """Vectors of the boxes. Raises ModelFailure, DecodeError, and NotReady while stopping."""
+        try:
+            reply = self._child.ask(request)
+        except NoAnswer as error:
+            why = "did not answer in time" if error.hung else "died"
+            raise ModelFailure(f"the query model {why}") from error
         if isinstance(reply, RoiEmbedding):
             return reply
-        if isinstance(reply, DicomNodeError):
-            raise reply
-        raise ModelFailure("the query model gave no answer")
+        raise reply if isinstance(reply, DicomNodeError) else ModelFailure("the query model gave no answer")
 
     def stop(self) -> None:
         """End it now; questions in hand or waiting fail."""
-        self._stopping = True
-        current = self._child
-        if current is not None:
-            current.end()
-        with self._lock:
-            self._drop()
-
-    def _ask(self, request: RoiRequest) -> Any:
-        if self._stopping:
-            raise NotReady("the node is stopping")
-        if self._child is None or not self._child.alive:
-            self._child = self._start(MODULE, self._settings)
-        try:
-            self._child.connection.send(request)
-            if self._child.connection.poll(self._timeout_s):
-                return self._child.connection.recv()
-        except (EOFError, OSError) as error:
-            self._drop()
-            raise ModelFailure("the query model died") from error
-        self._drop()
-        raise ModelFailure("the query model did not answer in time")
-
-    def _drop(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self._child.stop()
 
 
 class RoiEncoder:
@@ -161,17 +129,12 @@ def answer(encoder: RoiEncoder, request: RoiRequest) -> RoiEmbedding | DicomNode
 
 def main() -> None:
     """The process: settings from the lifeline, then requests until the parent hangs up."""
-    connection, settings = child.lifeline()
+    connection, settings = lifeline()
     log.configure(settings.log.level, settings.log.format)
     encoder = RoiEncoder(settings, partial(limits.lifted, settings.ingest.maximum_memory_mib, settings.models.device))
     if settings.warm is not None:
         encoder.pipeline(settings.warm)
-    while True:
-        try:
-            request = connection.recv()
-        except (EOFError, OSError):
-            return
-        connection.send(answer(encoder, request))
+    serve(connection, lambda request: answer(encoder, request))
 
 
 if __name__ == "__main__":

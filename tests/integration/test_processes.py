@@ -97,7 +97,7 @@ def test_a_query_model_that_hangs_is_replaced(tmp_path):
     try:
         with pytest.raises(ModelFailure, match="in time"):
             process.embed(request(film))
-        assert process._child is None
+        assert process._child.pid is None
     finally:
         process.stop()
 

@@ -1,5 +1,7 @@
 """Transcoding: the same attributes and pixels in every uncompressed transfer syntax; what cannot be is said."""
 
+import os
+import signal
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -176,8 +178,10 @@ def test_the_process_survives_what_is_no_file_and_is_replaced_when_it_dies(tmp_p
         with pytest.raises(DecodeError):
             process.transcode(tmp_path / "garbage.dcm", target, ImplicitVRLittleEndian)
         assert process.transcode(path, target, ImplicitVRLittleEndian) == target.stat().st_size
-        assert process._child is not None
-        process._child.end()
+        pid = process._child.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and left for its parent to see
         assert process.transcode(path, target, ExplicitVRBigEndian) == target.stat().st_size
     finally:
         process.stop()
