@@ -236,5 +236,7 @@ def _refusal(association: Any, secure: ClientContext | None) -> str:
     if association.is_rejected:
         answer = association.acceptor.primitive
         return f"rejected the association: {str(answer.reason_str).lower()}"
+    if association.rejected_contexts:
+        return "accepted none of the presentation contexts: it does not offer that, or not to this AE title"
     why = meaning(secure.failure) if secure and secure.failure else ""
     return f"cannot be called over TLS: {why}" if why else "does not answer"

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Ver
 from dicomnode import private
 from dicomnode.demo.dx import FilmFacts, dx_dataset
 from dicomnode.dimse import client
+from dicomnode.errors import PeerError
 from dicomnode.query import request
 from encoder.boxes import Box
 from tests import nodes, raw
@@ -219,6 +220,11 @@ def test_what_a_caller_calls_itself_forges_no_log_line(node):
 
 
 @pytest.mark.dcmtk
+def test_our_own_client_says_that_it_was_permitted_nothing_of_what_it_asked(node):
+    with pytest.raises(PeerError, match="accepted none of the presentation contexts"):
+        list(client.find(client.Peer("127.0.0.1", node.port, calling="GETTER"), plain_query()))
+
+
 def test_dcmtk_is_told_why_it_is_rejected(node, dcmtk):
     program = str(dcmtk / "echoscu")
     for title, words in (("DICOMNODE", "Calling AE Title Not Recognized"), ("OTHER", "Called AE Title Not Recognized")):
