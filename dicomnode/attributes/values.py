@@ -12,6 +12,7 @@ from typing import Any
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag, Tag
 
 from dicomnode.attributes.charsets import UNDECLARED, Charset
@@ -28,7 +29,7 @@ NUMBER_FORMATS = {
 # What reading a damaged element can raise in pydicom; anything else is a defect of ours.
 UNREADABLE = (
     ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError,
-    OverflowError, NotImplementedError, RecursionError, struct.error, OSError,
+    OverflowError, NotImplementedError, RecursionError, struct.error, OSError, BytesLengthException,
 )  # fmt: skip
 _AMBIGUOUS = {"US or SS": "US", "US or OW": "US", "US or SS or OW": "US", "OB or OW": "OW"}
 _DATE = re.compile(r"(\d{4})([.\-/]?)(\d{2})\2(\d{2})")

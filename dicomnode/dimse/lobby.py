@@ -97,7 +97,8 @@ class Lobby:
         """Close every connection that waits, and end."""
         self._stopping = True
         self._ring()
-        self._thread.join()
+        if self._thread.is_alive():  # a port that could not be had ends before it has begun
+            self._thread.join()
 
     def enter(self, guest: Guest) -> None:
         """Let a connection wait. From any thread."""

@@ -7,7 +7,8 @@ stored and the frame as float32; a header that claims more than `DecodeLimits` i
 import math
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.pixels import get_decoder
 from pydicom.tag import BaseTag
@@ -57,7 +58,7 @@ _META_START: Final = 128 + 4 + 12  # preamble, DICM, the group length element (P
 # What pydicom and the codecs raise on data that lies; MemoryError and RecursionError are lies about size and depth.
 _READ_FAILURES: Final = (
     InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    NotImplementedError, RuntimeError, MemoryError, OverflowError, UserWarning, zlib.error,
+    NotImplementedError, RuntimeError, MemoryError, OverflowError, UserWarning, zlib.error, BytesLengthException,
 )  # fmt: skip
 
 
@@ -85,8 +86,9 @@ def film(path: Path, policy: Policy) -> DecodedImage:
     NotIndexable with the reason when it is none; DecodeError when it cannot be read.
     """
     dataset = read(path, policy.limits)
-    eligibility(dataset, policy)
-    return _image(dataset, path, 1, policy.limits)
+    with _values_read():
+        eligibility(dataset, policy)
+        return _image(dataset, path, 1, policy.limits)
 
 
 def image(path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
@@ -95,7 +97,18 @@ def image(path: Path, frame: int, limits: DecodeLimits) -> DecodedImage:
     NotIndexable when the file holds no grey pixel data, in an encoding nothing here reads, or claims more than the
     limits; DecodeError when what it holds cannot be read.
     """
-    return _image(read(path, limits), path, frame, limits)
+    dataset = read(path, limits)
+    with _values_read():
+        return _image(dataset, path, frame, limits)
+
+
+@contextmanager
+def _values_read() -> Iterator[None]:
+    """DecodeError for a value that is none of its representation: pydicom reads each only when it is asked for."""
+    try:
+        yield
+    except _READ_FAILURES as wrong:
+        raise DecodeError(f"a value of the data set cannot be read: {type(wrong).__name__}") from wrong
 
 
 def read(path: Path, limits: DecodeLimits, *, header_only: bool = False) -> Dataset:

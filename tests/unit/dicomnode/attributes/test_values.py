@@ -95,3 +95,11 @@ def test_an_empty_element_of_an_unknown_vr_is_absent():
     tag = Tag(0x0008, 0x0090)
     dataset = Dataset({tag: RawDataElement(tag, "QN", 0, None, 0, False, True)})
     assert values.texts(dataset, tag, UNDECLARED) == ()
+
+
+def test_a_character_set_that_is_a_number_of_the_wrong_length_is_none():
+    """Never raises: pydicom has an error of its own for it."""
+    dataset = Dataset()
+    tag = values.SPECIFIC_CHARACTER_SET
+    dataset._dict[tag] = RawDataElement(tag, "US", 1, b"\0", 0, False, True)
+    assert values.charset_of(dataset) == UNDECLARED

@@ -1,5 +1,6 @@
 """decode: the same picture however it is stored; lies and damage end in the right error."""
 
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,17 @@ def test_frames_count_towards_the_limit(tmp_path: Path) -> None:
 def test_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="file over 100 bytes"):
         image(films.save(films.film(12), tmp_path), 1, DecodeLimits(maximum_file_bytes=100))
+
+
+@pytest.mark.parametrize("tag", [0x00280002, 0x00280010, 0x00280100, 0x00280101, 0x00280103])
+def test_a_number_of_the_wrong_length_is_a_reason(tmp_path: Path, tag: int) -> None:
+    """pydicom reads each value only when it is asked for, and then raises an error of its own."""
+    path = films.save(films.film(), tmp_path)
+    content = path.read_bytes()
+    at = content.index(struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"US", 2))
+    path.write_bytes(content[: at + 6] + b"\1\0\7" + content[at + 10 :])
+    with pytest.raises(DecodeError, match="cannot be (read|decoded)"):
+        film(path, Policy.of(IngestSettings()))
 
 
 def test_no_pixel_data(tmp_path: Path) -> None:
