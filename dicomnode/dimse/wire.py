@@ -151,6 +151,9 @@ class Writer:
         self._encrypted = isinstance(connection, ssl.SSLSocket)
         self._size = _pdu_size(association.dimse.maximum_pdu_size)
         self._waiting = bytearray()
+        self._block = memoryview(
+            b""
+        )  # for files, made with the first: the system would give each a new one, page by page
         if not self._encrypted:
             association.dul.socket.poll_s = LONG_POLL_S
         # A second handle of the connection: pynetdicom's thread changes the time-out of its own while it reads.
@@ -187,11 +190,12 @@ class Writer:
         """
         self.send(context_id, command, hold=True)
         left, fragment = length, self._size - 6
-        block = BLOCK - BLOCK % fragment or fragment
+        if not self._block:
+            self._block = memoryview(bytearray(BLOCK - BLOCK % fragment or fragment))
         while left:
-            read = _read(file, min(block, left))
+            read = _read(file, self._block[:left])
             left -= len(read)
-            self._send_fragments(context_id, memoryview(read), fragment, last=not left)
+            self._send_fragments(context_id, read, fragment, last=not left)
             if left and watch:
                 watch()
 
@@ -280,15 +284,15 @@ def _pdu_size(stated: int) -> int:
     return max(size, SMALLEST_PDU) & ~1
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-    """Some of the next bytes of a file. PeerError where there are none: half a message cannot be taken back."""
+def _read(file: BinaryIO, block: memoryview) -> memoryview:
+    """The next bytes of a file, read into `block`. PeerError where it is short: half a message cannot be taken back."""
     try:
-        read = file.read(size)
+        count = file.readinto(block)  # type: ignore[attr-defined]
     except OSError as error:
         raise PeerError("a stored file cannot be read to its end") from error
-    if not read:
+    if count != len(block):
         raise PeerError("a stored file is shorter than its record")
-    return read
+    return block
 
 
 def _second(connection: Any, timeout_s: float) -> Any:
