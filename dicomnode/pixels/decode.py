@@ -279,20 +279,23 @@ def _options(dataset: Dataset) -> dict[str, int | str]:
     return options | {option: value for option, (keyword, value) in _ABSENT.items() if dataset.get(keyword) is None}
 
 
-def _gdcm_frame(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
-    """JPEG Extended with 12 bits: GDCM decodes it from a file, which pydicom's plugins do not ask it to."""
+def gdcm_samples(path: Path) -> bytes:
+    """Every frame's samples, little endian. JPEG Extended with 12 bits: GDCM decodes it from a file, which pydicom's
+    plugins do not ask it to."""
     import gdcm
 
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     if not reader.Read():
         raise DecodeError("pixel data cannot be decoded: GDCM refused the file")
-    content = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    return bytes(reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape"))
+
+
+def _gdcm_frame(dataset: Dataset, path: Path, frame: int) -> npt.NDArray[Any]:
     samples = _size(dataset, "SamplesPerPixel") or 1
     size = dataset.Rows * dataset.Columns * samples
-    values = np.frombuffer(
-        content, "<i2" if dataset.get("PixelRepresentation") else "<u2", size, 2 * size * (frame - 1)
-    )
+    kind = "<i2" if dataset.get("PixelRepresentation") else "<u2"
+    values = np.frombuffer(gdcm_samples(path), kind, size, 2 * size * (frame - 1))
     return values.reshape((dataset.Rows, dataset.Columns) + ((samples,) if samples > 1 else ()))
 
 

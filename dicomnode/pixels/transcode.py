@@ -106,15 +106,8 @@ def _claimed_bytes(dataset: Dataset) -> int:
 
 
 def _decompress_by_gdcm(dataset: Dataset, source: Path) -> None:
-    """JPEG Extended with 12 bits: GDCM decodes it from a file, which pydicom's plugins do not ask it to."""
-    import gdcm
-
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(source))
-    if not reader.Read():
-        raise DecodeError("pixel data cannot be decoded: GDCM refused the file")
     element = dataset["PixelData"]
-    element.value = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    element.value = decode.gdcm_samples(source)
     element.VR, element.is_undefined_length = "OW", False
 
 
