@@ -59,6 +59,12 @@ class RoiProcess:
         with self._lock:
             self._child = self._start(MODULE, self._settings)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs, with a model loaded or loading."""
+        current = self._child
+        return current is not None and current.alive
+
     def embed(self, request: RoiRequest) -> RoiEmbedding:
         """Vectors of the boxes. Raises ModelFailure or DecodeError."""
         with self._lock:

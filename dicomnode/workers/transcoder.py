@@ -6,19 +6,19 @@ when first needed. A codec that crashes, hangs or wants too much memory takes on
 
 import logging
 import resource
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dicomnode import log
 from dicomnode.config import LogSettings
-from dicomnode.errors import DecodeError, DicomNodeError, NotReady
+from dicomnode.errors import DecodeError, DicomNodeError
 from dicomnode.pixels import transcode
 from dicomnode.pixels.eligibility import DecodeLimits
 from dicomnode.quiet import quiet_libraries
 from dicomnode.workers import child
+from dicomnode.workers.desk import Desk
 
 logger = logging.getLogger(__name__)
 MODULE: Final = "dicomnode.workers.transcoder"
@@ -52,50 +52,18 @@ class TranscoderProcess:
         timeout_s: float = TIMEOUT_S,
         start: Callable[..., child.Child] = child.Child,
     ) -> None:
-        self._settings = settings
-        self._timeout_s = timeout_s
-        self._start = start
-        self._child: child.Child | None = None
-        self._lock = threading.Lock()
-        self._stopping = False
+        self._desk = Desk("transcoder", MODULE, settings, timeout_s, start)
 
     def transcode(self, source: Path, target: Path, transfer_syntax_uid: str) -> int:
         """The length of the data set that was written to `target`. Raises DecodeError, NotReady while stopping."""
-        with self._lock:
-            reply = self._ask(TranscodeRequest(source, target, transfer_syntax_uid))
+        reply = self._desk.ask(TranscodeRequest(source, target, transfer_syntax_uid))
         if isinstance(reply, int):
             return reply
         raise reply if isinstance(reply, DicomNodeError) else DecodeError("the transcoder gave no answer")
 
     def stop(self) -> None:
         """End it now; what is in hand fails."""
-        self._stopping = True
-        current = self._child
-        if current is not None:
-            current.end()
-        with self._lock:
-            self._drop()
-
-    def _ask(self, request: TranscodeRequest) -> Any:
-        if self._stopping:
-            raise NotReady("the node is stopping")
-        if self._child is None or not self._child.alive:
-            self._drop()
-            self._child = self._start(MODULE, self._settings)
-        try:
-            self._child.connection.send(request)
-            if self._child.connection.poll(self._timeout_s):
-                return self._child.connection.recv()
-        except (EOFError, OSError) as error:
-            self._drop()
-            raise DecodeError("the transcoder died of it") from error
-        self._drop()
-        raise DecodeError("not transcoded in time")
-
-    def _drop(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self._desk.stop()
 
 
 def answer(request: TranscodeRequest, limits: DecodeLimits) -> int | DicomNodeError:
