@@ -9,11 +9,13 @@ import dataclasses
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from dicomnode.errors import ConfigError
 
@@ -21,6 +23,7 @@ Source = Literal["default", "file", "environment", "flag"]
 ENVIRONMENT_PREFIX = "DICOMNODE_"
 AE_TITLE_LENGTH = 16
 HIGHEST_PORT = 65535
+LEAST_TOKEN = 16  # characters
 
 
 def _setting(
@@ -64,6 +67,29 @@ def _wrong_networks(networks: tuple[str, ...]) -> str:
         except ValueError as error:
             return str(error)
     return ""
+
+
+def _wrong_url(url: str) -> str:
+    parts = urlsplit(url)
+    is_url = parts.scheme in {"http", "https"} and parts.netloc and not (parts.query or parts.fragment)
+    return "" if not url or is_url else "must be http:// or https:// with a host"
+
+
+def _wrong_template(url: str) -> str:
+    """A link of the page: of a scheme that runs nothing in it, its holes those that are filled."""
+    try:
+        url.format(study="", dicomweb="")
+    except (KeyError, IndexError, ValueError):
+        return "must have no other braces than {study} and {dicomweb}"
+    is_link = "{study}" in url and urlsplit(url).scheme in {"http", "https", "weasis", "slicer"}
+    return "" if is_link or not url else "must be a link with {study} to a viewer"
+
+
+def _wrong_token(token: str) -> str:
+    """RFC 6750 2.1: what a Bearer token may be made of; short ones are guessed."""
+    if token and not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
+        return "must be letters, digits and -._~+/"
+    return "" if not token or len(token) >= LEAST_TOKEN else f"at least {LEAST_TOKEN} characters"
 
 
 @dataclass(frozen=True)
@@ -134,6 +160,52 @@ class TlsSettings:
 
 
 @dataclass(frozen=True)
+class WebSettings:
+    """The HTTP port: DICOMweb, similar regions, health and metrics."""
+
+    enabled: bool = _setting(False, "listen on that port; the flag --http-port says so too")
+    host: str = _setting("", "address to listen on; empty: that of [dimse]")
+    port: int = _setting(8042, "TCP port; 0 takes a free one", most=HIGHEST_PORT)
+    public_url: str = _setting(
+        "", "URL under which clients see the port, for the URLs in answers; empty: as each asks", wrong=_wrong_url
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), "origins of pages that may ask from a browser, such as https://ohif.example; * is any"
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), "addresses and networks of proxies whose X-Forwarded-For is believed", wrong=_wrong_networks
+    )
+    ask: bool = _setting(True, "an SR that comes by STOW-RS is a question, as one sent to query.ae_title is")
+    maximum_body_mib: int = _setting(2048, "MiB of one request's body")
+    maximum_results: int = _setting(1000, "matches of a search in one answer; the rest by offset")
+    maximum_connections: int = _setting(256, "connections at once")
+    maximum_per_address: int = _setting(64, "connections at once from one address; trusted proxies are not counted")
+    timeout_s: float = _setting(
+        30.0, "seconds a request may take to begin, a pause in its body, and a reader that takes nothing may last"
+    )
+    page: bool = _setting(True, "serve the page for people, at /")
+    administrators: tuple[str, ...] = _setting(
+        (), "AE titles of peers that may use /admin; without a peers table everybody may", wrong=_wrong_ae_titles
+    )
+    ohif_url: str = _setting(
+        "",
+        "link of the page that opens a study in OHIF, such as https://ohif.example/viewer?StudyInstanceUIDs={study}; "
+        "empty: none",
+        wrong=_wrong_template,
+    )
+    weasis_url: str = _setting(
+        "",
+        "the same for Weasis; {dicomweb} is this node's DICOMweb URL, percent-encoded as {study} is",
+        wrong=_wrong_template,
+    )
+    slicer_url: str = _setting(
+        "",
+        "the same for 3D Slicer, such as slicer://viewer/?studyUID={study}&dicomweb_endpoint={dicomweb}",
+        wrong=_wrong_template,
+    )
+
+
+@dataclass(frozen=True)
 class IngestSettings:
     """The workers that decode, detect and encode."""
 
@@ -159,6 +231,17 @@ class QuerySettings:
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
     local: bool = _setting(True, "rank an ROI much smaller than its region by the place that looks like it")
+    ae_title: str = _setting(
+        "REGIONMIR",
+        "AE title that may be called besides the node's; an SR stored to it is a question",
+        most=AE_TITLE_LENGTH,
+        wrong=_wrong_ae_title,
+    )
+    scope: str = _setting("OTHER", "whose regions answer an SR that is stored", choices=("OTHER", "ANY", "SAME"))
+    wait_s: float = _setting(600.0, "seconds a stored SR waits for its images and for an index before it is failed")
+    results_to: str = _setting(
+        "", "AE title of the peer that result objects are sent to; empty: who asked, where the peers table has its host"
+    )
 
 
 @dataclass(frozen=True)
@@ -189,6 +272,9 @@ class PeerSettings:
         (), "addresses and networks (CIDR) that it may call from; empty: any", wrong=_wrong_networks
     )
     services: tuple[str, ...] = _setting(SERVICES, "what it may ask for; query: region queries", choices=SERVICES)
+    token: str = _setting(
+        "", "what it shows on the HTTP port as Authorization: Bearer; empty: none", secret=True, wrong=_wrong_token
+    )
 
 
 @dataclass(frozen=True)
@@ -207,6 +293,7 @@ class Config:
     retention: RetentionSettings = RetentionSettings()
     dimse: DimseSettings = DimseSettings()
     tls: TlsSettings = TlsSettings()
+    web: WebSettings = WebSettings()
     ingest: IngestSettings = IngestSettings()
     query: QuerySettings = QuerySettings()
     models: ModelSettings = ModelSettings()
@@ -254,6 +341,7 @@ SECTIONS: dict[str, Any] = {
     "retention": RetentionSettings,
     "dimse": DimseSettings,
     "tls": TlsSettings,
+    "web": WebSettings,
     "ingest": IngestSettings,
     "query": QuerySettings,
     "models": ModelSettings,
@@ -332,6 +420,13 @@ CONTRADICTIONS: tuple[tuple[Callable[[Config], bool], str], ...] = (
         ),
         "certificate_name of a peer needs tls.authorities: callers are not asked for certificates",
     ),
+    (
+        lambda config: (
+            bool(config.query.results_to)
+            and not any(peer.ae_title == config.query.results_to and peer.host for peer in config.peers)
+        ),
+        "query.results_to must be the AE title of a peer with a host",
+    ),
 )
 
 
@@ -402,7 +497,9 @@ def _peer(name: str, table: Mapping[str, Any]) -> PeerSettings:
 
 
 def _check_told_apart(one: PeerSettings, other: PeerSettings) -> None:
-    """The same AE title at two peers is told apart by the address that calls."""
+    """The same AE title at two peers is told apart by the address that calls; a token is one peer's."""
+    if one.token and one.token == other.token:
+        raise ConfigError(f"{PEERS}.{other.name}: token is that of {PEERS}.{one.name} already")
     if one.ae_title != other.ae_title:
         return
     both = set(map(ipaddress.ip_network, one.addresses)) & set(map(ipaddress.ip_network, other.addresses))
@@ -439,10 +536,11 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "
 
 def _typed(setting: Setting, value: Any) -> Any:
     """`value` as the type of the setting's default; text from the environment is parsed."""
+    got = "" if setting.secret else f", got {value!r}"
     try:
         converted = _converted(setting.type, value)
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{setting.name}: expected {setting.type.__name__}, got {value!r}") from error
+        raise ConfigError(f"{setting.name}: expected {setting.type.__name__}{got}") from error
     for each in converted if isinstance(converted, tuple) else (converted,):
         if setting.choices and each not in setting.choices:
             raise ConfigError(f"{setting.name}: expected one of {', '.join(setting.choices)}, got {each!r}")
@@ -453,7 +551,7 @@ def _typed(setting: Setting, value: Any) -> Any:
         what = "characters" if isinstance(converted, str) else ""
         raise ConfigError(f"{setting.name}: at most {setting.most} {what}".rstrip() + f", got {value!r}")
     if setting.wrong and (why := setting.wrong(converted)):
-        raise ConfigError(f"{setting.name}: {why}, got {value!r}")
+        raise ConfigError(f"{setting.name}: {why}{got}")
     return converted
 
 

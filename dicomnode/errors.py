@@ -20,6 +20,7 @@ DicomNodeError
 ├── Unsendable             a stored instance that cannot be sent on an association
 ├── ModelFailure           the model process failed or did not answer in time
 └── PeerError              another AE refused, failed or went away (client side)
+    └── PeerRefused          it does not want what it was called for: calling again changes nothing
 """
 
 
@@ -109,3 +110,7 @@ class ModelFailure(DicomNodeError):
 
 class PeerError(DicomNodeError):
     """Another application entity refused, failed, or went away."""
+
+
+class PeerRefused(PeerError):
+    """Another application entity rejected the association for good, or took no presentation context."""

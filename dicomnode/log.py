@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-LIBRARIES = ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "PIL", "matplotlib", "monai")
+LIBRARIES = ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "PIL", "matplotlib", "monai", "highdicom")
 
 
 class JsonFormatter(logging.Formatter):

@@ -16,18 +16,27 @@ from dicomnode.dimse.find import FindService
 from dicomnode.dimse.outgoing import Caller
 from dicomnode.dimse.receiver import Receiver
 from dicomnode.dimse.retrieve import RetrieveService
-from dicomnode.dimse.store import StoreService
+from dicomnode.dimse.store import Questions, StoreService
 from dicomnode.dimse.suboperations import Shelf
 from dicomnode.dimse.tls import Certificates, peer_context
 from dicomnode.dimse.wire import Command
 from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.intake import Intake
 from dicomnode.pixels.decode import Policy
+from dicomnode.query.placed import Placer
 from dicomnode.query.search import RegionSearch
 from dicomnode.query.service import QueryService
+from dicomnode.questions.delivery import DeliveryService
+from dicomnode.questions.keeper import QuestionKeeper
+from dicomnode.questions.results import Results
 from dicomnode.upkeep import Keeper
+from dicomnode.web.metrics import Gauges, Metrics
+from dicomnode.web.port import WebPort
+from dicomnode.workers.drafts import ScribeSettings
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
+from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 from storage.store import Store
 
@@ -82,6 +91,8 @@ class Node:
         self._config = config
         self._lock = Lock(config.root / "serve.lock", "a node")
         self._stopping = threading.Event()
+        self._metrics = Metrics()
+        self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
         self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
@@ -89,6 +100,10 @@ class Node:
     @property
     def port(self) -> int | None:
         return self._receiver.port
+
+    @property
+    def http_port(self) -> int | None:
+        return None if self._web is None else self._web.port
 
     @property
     def tls_port(self) -> int | None:
@@ -128,12 +143,21 @@ class Node:
             config.ingest.workers,
         )
         search = RegionSearch(self._store, self._roi, local=config.query.local)
-        queries = QueryService(self._store, search, config.query, config.dimse.ae_title)
-        store = StoreService(self._store, config.storage, self._pool.wake)
-        find = FindService(queries.answer, config.query.maximum_answers)
-        self._transcoder = TranscoderProcess(TranscoderSettings(Policy.of(config.ingest).limits, config.log))
+        policy = Policy.of(config.ingest)
+        self._transcoder = TranscoderProcess(TranscoderSettings(policy.limits, config.log))
+        placer = Placer(self._store, policy.modalities | policy.capture_modalities, self._transcoder.transcode)
+        queries = QueryService(self._store, search, config.query, config.dimse.ae_title, placer.place)
+        intake = Intake(self._store, config.storage, self._on_arrival)
         caller = Caller(config.dimse, partial(peer_context, config.tls))
-        retrieve = RetrieveService(self._store, Shelf(self._store.files, self._transcoder), caller, config.peers)
+        shelf = Shelf(self._store.files, self._transcoder)
+        self._deliveries = DeliveryService(self._store, shelf, caller, config.peers, config.query.results_to)
+        self._scribe = ScribeProcess(ScribeSettings(policy.limits, config.log))
+        results = Results(self._store, intake, self._scribe, config.dimse.ae_title)
+        self._questions = QuestionKeeper(self._store, queries, results, config.query, self._deliveries.owe)
+        store = StoreService(intake, Questions(config.query.ae_title, self._questions.ask))
+        answer = self._metrics.timed(queries.answer)
+        find = FindService(answer, config.query.maximum_answers)
+        retrieve = RetrieveService(self._store, shelf, caller, config.peers)
         self._commitment = CommitmentService(self._store, caller, config.peers)
         others = {
             Command.C_MOVE: retrieve.on_move,
@@ -142,7 +166,20 @@ class Node:
         }
         self._receiver = Receiver(config, certificates, store, find, others)
         self._upkeep = Keeper(self._store, config.storage, config.retention)
+        if config.web.enabled:
+            checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
+            self._web = WebPort(config, self._store, intake, answer, self._questions.ask, self._metrics, checks)
+        self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
         self._begin()
+
+    def _on_arrival(self) -> None:
+        self._metrics.received()
+        self._pool.wake()
+
+    def _is_indexed(self) -> bool:
+        """Whether the index of the live generation is loaded."""
+        live = self._store.generations.live()
+        return live is not None and live.id == self._warm
 
     def _begin(self) -> None:
         self._roi.start()
@@ -152,6 +189,10 @@ class Node:
         try:
             self._receiver.start()
             self._commitment.start()
+            self._questions.start()
+            self._deliveries.start()
+            if self._web is not None:
+                self._web.start()
         except ConfigError:
             self.stop()
             raise
@@ -161,13 +202,19 @@ class Node:
         self._receiver.reload_certificates()
 
     def stop(self) -> None:
-        """Port first, so that nothing new is acknowledged; then workers; then the index; the store last."""
+        """Ports first, so that nothing new is acknowledged; then workers; then the index; the store last."""
         self._receiver.stop()
+        if self._web is not None:
+            self._web.stop()
         self._stopping.set()
+        self._questions.stop()
         self._commitment.stop()
+        self._deliveries.stop()
+        self._scribe.stop()
         self._transcoder.stop()
         self._pool.stop()
         self._roi.stop()
+        self._questions.join()  # what it waits for has ended
         self._upkeep.stop()
         self._keeper.join()
         self._take_up()

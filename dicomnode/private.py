@@ -70,7 +70,7 @@ TABLE: Final = {
     Element.RANK: _told("IS", "Rank", "1 is the best"),
     Element.MAXIMUM_MATCHES: _asked("IS", "Maximum Matches", "hits wanted, of all ROIs together; default 10"),
     Element.QUERY_SR: _asked(
-        "UI", "Query SR SOP Instance UID", "a stored SR whose ROIs are the question; this or Query ROI"
+        "UI", "Query SR SOP Instance UID", "a stored SR whose ROIs are the question, or its result SR; or Query ROI"
     ),
     Element.ANATOMIC_REGION: _asked(
         "SQ", "Anatomic Region", "code items with Laterality as modifier: only these regions are searched"

@@ -45,6 +45,7 @@ UIDS: dict[Level, tuple[str, ...]] = {  # what identifies a row of a level, and 
     "IMAGE": ("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
 }
 
+_NEWEST = (STUDY.c.study_date.desc().nulls_last(), STUDY.c.study_time.desc().nulls_last())
 _ACTIVE = select(GENERATION.c.id).where(GENERATION.c.state.in_(ACTIVE))
 
 
@@ -105,20 +106,24 @@ class Catalog:
         conditions: Iterable[Condition] = (),
         limit: int | None = None,
         wanted: Collection[str] | None = None,
+        offset: int = 0,
+        newest: bool = False,
     ) -> Iterator[Row]:
         """The rows of a level that meet the conditions, ordered by its UIDs, streamed.
 
-        A row maps column names of its level and those above (COLUMNS), and its level's COUNTS, to values;
-        `wanted` narrows it to those named, which is faster. A condition on a deeper level means: some below meets
-        it. KeyError for a column that does not exist. DatabaseError.
+        A row maps column names of its level and those above (COLUMNS), and its level's COUNTS, to values; `wanted`
+        narrows it to those named, which is faster. `offset`: rows that are skipped first. `newest`: of a study and
+        below, the latest Study Date first. A condition on a deeper level means: some below meets it. KeyError for a
+        column that does not exist. DatabaseError.
         """
         names = _names(level, wanted)
         query = (
             select(*(_selected(level, name) for name in names))
             .select_from(joined(LEVELS[: LEVELS.index(level) + 1]))
             .where(*where(level, conditions))
-            .order_by(*(COLUMNS[name] for name in UIDS[level]))
+            .order_by(*(_NEWEST if newest else ()), *(COLUMNS[name] for name in UIDS[level]))
             .limit(limit)
+            .offset(offset or None)
         )
         return self._stream(query, names)
 

@@ -15,6 +15,7 @@ from storage.arrivals import prune
 from storage.database import Database, advance
 from storage.files import Files
 from storage.matching import LEVELS, joined, where
+from storage.questions import forget
 from storage.records import Condition, Equals, StudyShare
 from storage.regions import delete_regions
 from storage.schema import INSTANCE, JOB, STUDY
@@ -113,8 +114,9 @@ def _delete(database: Database, connection: Connection, ids: Sequence[int]) -> l
     connection.execute(delete(JOB).where(JOB.c.instance_id.in_(ids)))
     for instance_id in ids:
         delete_regions(connection, instance_id)
-    columns = (INSTANCE.c.path, INSTANCE.c.size, INSTANCE.c.series_row_id)
+    columns = (INSTANCE.c.path, INSTANCE.c.size, INSTANCE.c.series_row_id, INSTANCE.c.sop_instance_uid)
     gone = connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_(ids)).returning(*columns)).all()
+    forget(connection, [row.sop_instance_uid for row in gone])
     for series in sorted({row.series_row_id for row in gone}):
         prune(connection, series)
     return [(row.path, row.size) for row in gone]

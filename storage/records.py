@@ -17,6 +17,8 @@ Outcome = Literal["new", "identical", "kept", "replaced", "refused"]
 ConflictKind = Literal["patient", "study", "demographics"]
 StudyOrder = Literal["received", "study_date"]
 JobState = Literal["queued", "running", "indexed", "not_indexable", "failed"]
+QuestionState = Literal["waiting", "answered", "stored", "failed"]
+DeliveryState = Literal["owed", "sent", "refused", "given up"]
 GenerationState = Literal["building", "live", "retired", "abandoned"]
 Row = Mapping[str, Any]  # flat column name -> value, see catalog.COLUMNS
 
@@ -411,6 +413,37 @@ class Commitment:
     references: tuple[Reference, ...]
     attempts: int  # that failed
     requested_at: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """A stored SR that asks. `answered`: the answer is kept; `stored`: its result objects are, too."""
+
+    id: int
+    sop_instance_uid: str
+    source_ae: str  # who asked; empty: nobody that has an AE title
+    state: QuestionState
+    reason: str  # why it waits, or failed; holds no patient data
+    attempts: int  # that came to nothing
+    asked_at: float
+    answered_at: float | None
+    answer: Mapping[str, Any] | None  # opaque, JSON
+    report_uid: str | None  # SOP Instance UIDs of the result objects, from `answered` on
+    panel_uid: str | None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A result object that a peer is to be sent, or was."""
+
+    id: int
+    question_id: int
+    sop_instance_uid: str
+    ae_title: str
+    state: DeliveryState
+    reason: str
+    attempts: int  # that failed
+    owed_at: float
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"  # the newest migration; a test compares it with the folder
+REVISION = "0005"  # the newest migration; a test compares it with the folder
 
 METADATA = MetaData(
     naming_convention={
@@ -251,6 +251,41 @@ COMMITMENT = Table(
     Column("attempts", Integer, nullable=False),
     Column("requested_at", Double, nullable=False),
     Column("not_before", Double, nullable=False, index=True),
+)
+
+# A stored SR that asks which regions look like its own, and the answer that is kept for it.
+QUESTION = Table(
+    "question",
+    METADATA,
+    Column("id", RowId, primary_key=True),
+    _text("sop_instance_uid", required=True),  # of the SR
+    _text("source_ae", required=True),  # who asked; empty: nobody that has an AE title
+    _text("state", required=True),
+    _text("reason", required=True),
+    Column("attempts", Integer, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("not_before", Double, index=True),  # NULL: nothing is to be done for it any more
+    Column("answered_at", Double),
+    Column("answer", JSON),
+    _text("report_uid", index=True),  # SOP Instance UIDs of the result objects
+    _text("panel_uid"),
+    UniqueConstraint("sop_instance_uid"),
+)
+
+# A result object that a peer is to be sent.
+DELIVERY = Table(
+    "delivery",
+    METADATA,
+    Column("id", RowId, primary_key=True),
+    _parent("question_id", "question.id"),
+    _text("sop_instance_uid", required=True),
+    _text("ae_title", required=True),
+    _text("state", required=True),
+    _text("reason", required=True),
+    Column("attempts", Integer, nullable=False),
+    Column("owed_at", Double, nullable=False),
+    Column("not_before", Double, index=True),  # NULL: it has ended
+    UniqueConstraint("sop_instance_uid", "ae_title"),
 )
 
 # `change`: the watermark of regions, written in the transaction it counts. `generation`: the lock between a

@@ -27,6 +27,7 @@ from storage.files import Files
 from storage.generations import Generations
 from storage.jobs import MAX_ATTEMPTS, Jobs
 from storage.local_maps import LocalMaps
+from storage.questions import Deliveries, Questions
 from storage.records import Disagreement
 from storage.regions import Regions
 from storage.studies import Studies
@@ -56,6 +57,8 @@ class Store:
         self.generations = Generations(database, clock)
         self.jobs = Jobs(database, clock, max_attempts)
         self.commitments = Commitments(database, clock)
+        self.questions = Questions(database, clock)
+        self.deliveries = Deliveries(database, clock)
         self.regions = Regions(database)
         self.local_maps = LocalMaps(database)
         self.vectors = Shelf(database, self.generations, root / "index", exact_limit)

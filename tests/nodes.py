@@ -26,6 +26,7 @@ class RunningNode:
     port: int
     process: "subprocess.Popen[str]"
     tls_port: int = 0  # 0: it has none
+    http_port: int = 0  # likewise
 
     @property
     def log_text(self) -> str:
@@ -35,6 +36,10 @@ class RunningNode:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
 
     @property
     def peer(self) -> Peer:
@@ -65,7 +70,7 @@ def running_node(root: Path, *arguments: str, environment: dict[str, str] | None
             line = process.stdout.readline() if waiting else ""
             assert line, f"the node did not start:\n{Path(log.name).read_text()[-2000:]}"
             ready = json.loads(line)
-            yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0))
+            yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0), ready.get("http_port", 0))
         finally:
             if process.poll() is None:
                 process.terminate()

@@ -232,7 +232,8 @@ def show_config(arguments: argparse.Namespace) -> int:
     for peer in settings.peers:
         for name, setting in configuration.peer_settings(peer.name).items():
             value = getattr(peer, name)
-            rows.append((setting.name, value, "default" if value == setting.default else "file", ""))
+            source: configuration.Source = "default" if value == setting.default else "file"
+            rows.append((setting.name, "***" if setting.secret and value else value, source, ""))
     if arguments.json:
         output.as_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
     else:

@@ -20,6 +20,7 @@ def add(commands: options.Commands) -> None:
     options.archive(parser)
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=int, help="TCP port for DICOM; 0 takes a free one")
+    parser.add_argument("--http-port", type=int, metavar="N", help="TCP port for HTTP, which is off without it; 0: any")
     parser.add_argument("--ae-title", metavar="AET", help="AE title of the node")
     parser.add_argument("--workers", type=int, help="worker processes")
     options.json_flag(parser)
@@ -33,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         **{
             "dimse.host": arguments.host,
             "dimse.port": arguments.port,
+            "web.enabled": None if arguments.http_port is None else True,
+            "web.port": arguments.http_port,
             "dimse.ae_title": arguments.ae_title,
             "ingest.workers": arguments.workers,
         },
@@ -55,10 +58,12 @@ def _say_ready(node: "Node", config: Config, *, as_json: bool) -> None:
     dimse, root = config.dimse, str(Path(config.storage.root).resolve())
     ready: dict[str, Any] = {"ready": True, "host": dimse.host, "port": node.port, "ae_title": dimse.ae_title}
     secure = {} if node.tls_port is None else {"tls_port": node.tls_port}
+    http = {} if node.http_port is None else {"http_port": node.http_port}
     if as_json:
-        print(json.dumps(ready | secure | {"root": root}), flush=True)
+        print(json.dumps(ready | secure | http | {"root": root}), flush=True)
         return
     ports = [] if node.port is None else [f"{dimse.host}:{node.port}"]
     ports += [] if node.tls_port is None else [f"{config.tls.host or dimse.host}:{node.tls_port} with TLS"]
+    ports += [] if node.http_port is None else [f"{config.web.host or dimse.host}:{node.http_port} with HTTP"]
     output.say(f"ready: {dimse.ae_title} on {' and '.join(ports)}, archive in {root}")
     output.OUT.file.flush()

@@ -79,8 +79,12 @@ RULES: Final = (
 class Access:
     """The peers table and the called AE titles, ready to decide. State: none that changes."""
 
-    def __init__(self, settings: DimseSettings, peers: tuple[PeerSettings, ...]) -> None:
-        self._called = frozenset((settings.ae_title, *settings.called_ae_titles)) if settings.check_called_ae else None
+    def __init__(
+        self, settings: DimseSettings, peers: tuple[PeerSettings, ...], more_titles: tuple[str, ...] = ()
+    ) -> None:
+        """`more_titles`: AE titles that the node answers to besides those of the settings."""
+        titles = frozenset((settings.ae_title, *settings.called_ae_titles, *more_titles))
+        self._called = titles if settings.check_called_ae else None
         accepts_unknown = {"accept": True, "refuse": False, "auto": not peers}
         self._accepts_unknown = accepts_unknown[settings.unknown_peers]
         self._peers: dict[str, list[Entry]] = {}

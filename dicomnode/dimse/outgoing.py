@@ -23,11 +23,12 @@ from dicomnode.dimse.exchange import is_over
 from dicomnode.dimse.provider import SpoolingProvider
 from dicomnode.dimse.tls import ClientContext, meaning
 from dicomnode.dimse.transport import GuardedSocket
-from dicomnode.errors import ConfigError, PeerError
+from dicomnode.errors import ConfigError, PeerError, PeerRefused
 
 logger = logging.getLogger(__name__)
 
 MOST_CONTEXTS: Final = 128  # of one association, PS3.8 9.3.2.2: odd numbers of a byte
+REJECTED_PERMANENT: Final = 1  # PS3.8 Table 9-21
 POLL_S: Final = 0.1  # how soon a wait sees that it is no longer wanted
 PAUSE_S: Final = 0.001
 TlsContexts = Callable[[PeerSettings], ClientContext | None]
@@ -73,7 +74,7 @@ class Caller:
         except (OSError, UnicodeError) as error:
             raise PeerError(f"no such host: peers.{peer.name}") from error
         if not association.is_established:
-            raise PeerError(f"peers.{peer.name} {_why_not(association, tls)}")
+            raise _error(association)(f"peers.{peer.name} {_why_not(association, tls)}")
         return association
 
     def _tls(self, peer: PeerSettings) -> ClientContext | None:
@@ -119,6 +120,12 @@ def _entity(settings: DimseSettings) -> AE:
     entity.implementation_class_uid = uids.IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = uids.IMPLEMENTATION_VERSION_NAME
     return entity
+
+
+def _error(association: Association) -> type[PeerError]:
+    """Whether calling again can help. PS3.8 Table 9-21: a rejection is permanent or transient."""
+    permanent = association.is_rejected and association.acceptor.primitive.result == REJECTED_PERMANENT
+    return PeerRefused if permanent or association.rejected_contexts else PeerError
 
 
 def _why_not(association: Association, tls: ClientContext | None) -> str:

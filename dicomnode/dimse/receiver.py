@@ -45,7 +45,7 @@ class Receiver:
         self._store = store
         self._find = find
         self._others = others
-        self._access = Access(config.dimse, config.peers)
+        self._access = Access(config.dimse, config.peers, (config.query.ae_title,))
         self._lobby: Lobby | None = None
         self._plain: GuardedServer | None = None
         self._secure: GuardedServer | None = None
@@ -59,6 +59,11 @@ class Receiver:
     def tls_port(self) -> int | None:
         """The port with TLS, likewise."""
         return _port(self._secure)
+
+    @property
+    def associations(self) -> int:
+        """How many are open."""
+        return sum(len(server.active_associations) for server in self._servers())
 
     def start(self) -> None:
         """Bind and serve in threads. ConfigError when an address cannot be had; what was bound is stopped by `stop`."""

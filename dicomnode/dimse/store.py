@@ -1,40 +1,25 @@
 """C-STORE: bytes from an association become one durable instance, and only then 0x0000.
 
-The order is invariant 1: scratch file as the fragments arrive, header parsed, file fsynced under its final name, row
-and jobs committed, response. A crash before the commit leaves a scratch file or an unreferenced file, both swept at
-the next start; the peer was told nothing.
+The fragments go to a scratch file as they arrive; `dicomnode.intake` does the rest, in the order of invariant 1.
 """
 
-import logging
 from collections.abc import Callable
-from contextlib import suppress
-from io import BytesIO
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import write_file_meta_info
+from pydicom.dataset import Dataset
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
-from dicomnode import uids
-from dicomnode.attributes import header
-from dicomnode.config import StorageSettings
+from dicomnode.attributes import part10
 from dicomnode.dimse import status
-from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict, SopClassDiffers
-from dicomnode.pixels import headers
-from storage.errors import StorageError, StorageFull
+from dicomnode.errors import InvalidInstance, NotPermitted, SopClassDiffers
+from dicomnode.intake import Intake
+from dicomnode.sr.reader import ASKING_CLASSES
+from storage.errors import StorageError
 from storage.files import Scratch
-from storage.records import ConflictKind, ConflictPolicy, KeptFile, NewInstance, Policy
-from storage.store import Store
-
-log = logging.getLogger(__name__)
-MIB = 1 << 20
-CONFLICTS: dict[ConflictKind, str] = {  # in a log line; `dicomnode status --conflicts` says more
-    "patient": "instance names another patient than its study is kept under",
-    "study": "instance names another study than its series is kept under",
-    "demographics": "instance names its patient or the date of birth otherwise than kept",
-}
+from storage.records import NewInstance
 
 
 class ReceivedFile:
@@ -75,22 +60,31 @@ class ReceivedFile:
             self.scratch.discard()
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What is done with an SR that comes to the query AE title."""
+
+    called: str  # that AE title
+    ask: Callable[[str, str], object]  # SOP Instance UID and who asks; durable on return
+
+    def meant(self, event: Any) -> bool:
+        """Whether an instance of this request is a question."""
+        called = str(event.assoc.requestor.primitive.called_ae_title).strip()
+        return called == self.called and str(event.request.AffectedSOPClassUID) in ASKING_CLASSES
+
+
 class StoreService:
     """Receives data sets and makes them instances."""
 
-    def __init__(self, store: Store, settings: StorageSettings, arrived: Callable[[], None]) -> None:
-        """`arrived` is called after each new instance is committed: it wakes the workers and must not block."""
-        self._store = store
-        self._settings = settings
-        self._arrived = arrived
+    def __init__(self, intake: Intake, questions: Questions | None = None) -> None:
+        self._intake = intake
+        self._questions = questions
 
     def spool(self, association: Association, message: C_STORE_RQ) -> ReceivedFile:
         """Where the data set of this request goes; a refusal when the disk is above its watermark."""
         try:
             head = _part10_head(association, message)
-            if self._store.files.free_bytes() < self._settings.minimum_free_mib * MIB:
-                return ReceivedFile(None, b"", StorageFull("disk above its watermark"))
-            return ReceivedFile(self._store.files.scratch(), head)
+            return ReceivedFile(self._intake.scratch(), head)
         except (StorageError, OSError, InvalidInstance) as error:
             return ReceivedFile(None, b"", error)
 
@@ -113,37 +107,13 @@ class StoreService:
         if received.failure is not None:
             raise received.failure
         assert received.scratch is not None
-        dataset = _read_header(Path(received.name))
-        new = header.new_instance(dataset, str(dataset.file_meta.TransferSyntaxUID), event.assoc.requestor.ae_title)
-        _check_command(new, event)
-        kept = self._store.files.keep(received.scratch, new.sop_instance_uid)
-        try:
-            added = self._store.catalog.add(new, kept, *_policies(self._settings))
-        except StorageError:
-            self._forget(kept, new.sop_instance_uid)
-            raise
-        if added.outcome in {"kept", "replaced"}:
-            log.warning("duplicate SOP Instance UID with other bytes: %s, by policy", added.outcome)
-        for kind in added.conflicts:
-            log.warning("%s: %s, by policy, study %s", CONFLICTS[kind], added.outcome, added.study_instance_uid)
-        if added.outcome == "refused":
-            raise PatientConflict("study belongs to another patient")
-        self._arrived()
-
-    def _forget(self, kept: KeptFile, uid: str) -> None:
-        """Remove a file that was not catalogued, where that is certain; else the next start's sweep decides."""
-        with suppress(StorageError):
-            row = self._store.catalog.instance(uid)
-            if row is None or row.path != kept.path:
-                self._store.files.remove(kept.path)
-
-
-def _policies(settings: StorageSettings) -> tuple[Policy, ConflictPolicy]:
-    """For a second instance of the same UID, and for a study of another patient."""
-    return (
-        "replace" if settings.duplicates == "replace" else "keep",
-        "refuse" if settings.patient_conflicts == "refuse" else "keep",
-    )
+        asks = self._questions if self._questions is not None and self._questions.meant(event) else None
+        if asks is not None and "query" not in event.assoc.permitted:
+            raise NotPermitted("region queries are not permitted")
+        calling = event.assoc.requestor.ae_title
+        taken = self._intake.keep(received.scratch, calling, partial(_check_command, event=event))
+        if asks is not None:  # before 0x0000: killed in between, the peer sends it again
+            asks.ask(taken.new.sop_instance_uid, calling)
 
 
 def _part10_head(association: Association, message: C_STORE_RQ) -> bytes:
@@ -152,27 +122,11 @@ def _part10_head(association: Association, message: C_STORE_RQ) -> bytes:
     context = association._accepted_cx.get(message.context_id)
     if context is None:
         raise InvalidInstance("no such presentation context")
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = str(command.get("AffectedSOPClassUID", ""))
-    meta.MediaStorageSOPInstanceUID = str(command.get("AffectedSOPInstanceUID", ""))
-    meta.TransferSyntaxUID = context.transfer_syntax[0]
-    meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
-    buffer = BytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    try:
-        write_file_meta_info(buffer, meta, enforce_standard=True)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidInstance("malformed UID in the command") from error
-    return buffer.getvalue()
-
-
-def _read_header(path: Path) -> Dataset:
-    try:
-        return headers.header(path)
-    except DecodeError as error:
-        raise InvalidInstance(str(error)) from error
+    return part10.head(
+        str(command.get("AffectedSOPClassUID", "")),
+        str(command.get("AffectedSOPInstanceUID", "")),
+        context.transfer_syntax[0],
+    )
 
 
 def _check_command(new: NewInstance, event: Any) -> None:

@@ -115,6 +115,7 @@ class Sender:
     origin: Origin
     timeout_s: float
     watch: Watch
+    answered: int | None = None  # status of the last response; None: the last instance was not sent
     _message_id: int = 0
     _contexts: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -126,6 +127,7 @@ class Sender:
 
     def send(self, stored: Stored) -> Outcome:
         """One sub-operation; logged when it failed on this side. PeerError when the association is of no more use."""
+        self.answered = None
         try:
             syntax, context_id = self._context(stored)
             with self.shelf.opened(stored, syntax) as (file, length):
@@ -134,7 +136,8 @@ class Sender:
             logger.warning("%s not sent: %s", stored.sop_instance_uid, log.printable(error))
             return Outcome.FAILED
         answer = outgoing.response(self.association, self._message_id, self.timeout_s, self.watch)
-        return Outcome.of(int(answer.Status))
+        self.answered = int(answer.Status)
+        return Outcome.of(self.answered)
 
     def _context(self, stored: Stored) -> tuple[str, int]:
         """The transfer syntax to send in and its context: as stored where that was taken, else uncompressed."""

@@ -40,7 +40,18 @@ from dicomnode.pixels.eligibility import (
 from dicomnode.pixels.greyscale import display
 from dicomnode.quiet import quiet_pydicom
 
-__all__ = ["DecodeLimits", "DecodedImage", "Policy", "Reason", "eligibility", "film", "image", "read", "spacing_mm"]
+__all__ = [
+    "DecodeLimits",
+    "DecodedImage",
+    "Policy",
+    "Reason",
+    "eligibility",
+    "film",
+    "image",
+    "read",
+    "spacing_mm",
+    "stored",
+]
 
 HEADER_INFLATED: Final = 8 << 20  # bytes of a deflated data set that a header is looked for in
 LONG_VALUE: Final = 1 << 20  # bytes from which a value in front of the pixels is not read into memory
@@ -109,6 +120,14 @@ def _values_read() -> Iterator[None]:
         yield
     except _READ_FAILURES as wrong:
         raise DecodeError(f"a value of the data set cannot be read: {type(wrong).__name__}") from wrong
+
+
+def stored(path: Path, frame: int, limits: DecodeLimits) -> tuple[Dataset, npt.NDArray[Any]]:
+    """The header and one frame's stored values, (rows, columns) or of colour (rows, columns, 3). Raises as `image`."""
+    with quiet_pydicom():
+        dataset = read(path, limits)
+        _check_limits(dataset, frame, limits)
+        return dataset, _stored(dataset, path, frame, limits)
 
 
 def read(path: Path, limits: DecodeLimits, *, header_only: bool = False) -> Dataset:

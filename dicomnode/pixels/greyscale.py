@@ -35,13 +35,23 @@ def display(stored: npt.NDArray[np.generic], header: Dataset) -> npt.NDArray[np.
     stored: (H, W) integers or floats as decoded. Returns (H, W) float32, 0 darkest, 1 brightest. With a VOI transform
     0..1 is its output range; without one it is the range of the frame's own values. Padding pixels are 0.
     """
+    return mapped(*levels(stored, header))
+
+
+def levels(
+    stored: npt.NDArray[np.generic], header: Dataset, window: "Window | None" = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.integer]]:
+    """What `display` shows, before it is put in its places: (n,) levels, and (H, W) indices into them.
+
+    `window`: instead of the VOI transform, however little it shows.
+    """
     values, counts, places = histogram(stored)
     real = (counts > 0) & ~_padding(values, header)
     shown = np.zeros(values.shape, np.float32)
     if real.any():
-        levels = _levels(values[real], counts[real], header)
-        shown[real] = 1 - levels if _is_inverted(header) else levels
-    return mapped(shown, places)
+        found = _levels(values[real], counts[real], header) if window is None else window.levels(values[real], header)
+        shown[real] = 1 - found if _is_inverted(header) else found
+    return shown, places
 
 
 def histogram(stored: npt.NDArray[np.generic]) -> Histogram:
@@ -139,6 +149,18 @@ def _sigmoid(values: Floats, centre: float, width: float) -> Floats:
 
 
 _WINDOWS: Final = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact, "SIGMOID": _sigmoid}
+
+
+class Window(NamedTuple):
+    """A window of somebody's choice, PS3.3 C.11.2.1.2."""
+
+    centre: float
+    width: float
+    function: str = "LINEAR"
+
+    def levels(self, stored: Floats, header: Dataset) -> Floats:
+        """Display levels 0..1 of stored values."""
+        return _WINDOWS[self.function](_modality(stored, header), self.centre, self.width)
 
 
 class _Table(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.attributes.extents import Buffer, Encoding, Extent, check, extents
 from dicomnode.attributes.values import UNREADABLE
@@ -54,6 +55,18 @@ def header(path: Path) -> Dataset:
 def document(path: Path) -> Dataset:
     """The whole data set of a file without pictures. DecodeError when it cannot be read or is over the limits."""
     return _read(path, _document, MAXIMUM_DOCUMENT)
+
+
+def data_set(path: Path) -> Dataset:
+    """A bare data set in Explicit VR Little Endian, as the transcoder writes it; limits as for a document."""
+    try:
+        with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            dataset = _document(_Content(held, 0, Encoding(implicit_vr=False, little_endian=True)))
+    except _MALFORMED as wrong:
+        raise DecodeError(f"data set cannot be read: {type(wrong).__name__}") from wrong
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
 
 
 def _read(path: Path, read: Callable[[_Content], Dataset], inflated: int) -> Dataset:

@@ -1,6 +1,6 @@
 """An Answer in, C-FIND response identifiers out: the requested keys of each hit's image, and the private block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -12,7 +12,9 @@ from dicomnode.query import identifiers
 from dicomnode.query.search import RANKED_LOCALLY, WARNINGS, Answer, Hit
 from dicomnode.sr import writer
 from encoder.anatomy import VOCABULARY
+from encoder.boxes import Box
 from storage.catalog import Catalog
+from storage.records import InstanceRow
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,57 @@ class Similar:
         return bytes(buffer.getvalue())
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What is told of one hit, found just now or kept."""
+
+    instance: InstanceRow
+    rank: int
+    score: float  # cosine
+    anatomy: int
+    box: Box  # pixels of the stored image
+    tracking: str  # identifier of the ROI it answers
+    warning: str
+    generation: str
+    tracking_uid: str = ""  # of the group in a result SR; empty: there is none
+
+
 MAXIMUM_WARNING = 64  # Query Warning is LO: characters of one value, PS3.5 6.2
 
 
-def identifiers_of(answer: Answer, asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
-    """One Pending identifier for each hit, best first: IMAGE level, rank, score, matched ROI, warnings."""
+def reported(answer: Answer) -> Iterator[Reported]:
+    """Each hit of an answer, best first."""
     for hit in answer.hits:
-        identifier = identifiers.of_instance(catalog, hit.details.instance.id, asked, retrieve_ae)
+        yield Reported(
+            instance=hit.details.instance,
+            rank=hit.rank,
+            score=hit.score,
+            anatomy=hit.details.region.anatomy,
+            box=hit.box,
+            tracking=hit.roi.tracking_identifier,
+            warning=warning_of(answer, hit),
+            generation=answer.generation.model.id,
+        )
+
+
+def identifiers_of(hits: Iterable[Reported], asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
+    """One Pending identifier for each hit, in order: IMAGE level, rank, score, matched ROI, warnings."""
+    for hit in hits:
+        identifier = identifiers.of_instance(catalog, hit.instance.id, asked, retrieve_ae)
         private.write_response(
             identifier,
             private.ResponseKeys(
                 score=hit.score,
                 rank=hit.rank,
-                generation=answer.generation.model.id,
+                generation=hit.generation,
                 matched_roi=_matched(hit),
-                warning=_warning(answer, hit),
+                warning=hit.warning,
             ),
         )
         yield identifier
 
 
-def _warning(answer: Answer, hit: Hit) -> str:
+def warning_of(answer: Answer, hit: Hit) -> str:
     """What to know about the answer and this hit, the weightiest first; what does not fit is left out."""
     said = {*answer.warnings, *([RANKED_LOCALLY] if hit.local else [])}
     text = ""
@@ -63,13 +95,13 @@ def _warning(answer: Answer, hit: Hit) -> str:
     return text
 
 
-def _matched(hit: Hit) -> Dataset:
-    region, instance = hit.details.region, hit.details.instance
+def _matched(hit: Reported) -> Dataset:
     return writer.matched_roi_item(
-        sop_class_uid=instance.sop_class_uid,
-        sop_instance_uid=instance.sop_instance_uid,
+        sop_class_uid=hit.instance.sop_class_uid,
+        sop_instance_uid=hit.instance.sop_instance_uid,
         frame=None,
         box=hit.box,
-        anatomy=VOCABULARY[region.anatomy],
-        tracking=hit.roi.tracking_identifier,
+        anatomy=VOCABULARY[hit.anatomy],
+        tracking=hit.tracking,
+        tracking_uid=hit.tracking_uid,
     )

@@ -7,6 +7,7 @@ Dataset would become, some ten times faster, for who writes to a socket.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from pydicom import config
@@ -102,9 +103,21 @@ def find(
     return (match.dataset() for match in matches(catalog, query, retrieve_ae))
 
 
-def matches(catalog: Catalog, query: Query, retrieve_ae: str) -> Iterator[Match]:
-    """What matches a query, in the catalogue's order, streamed."""
+def matches(
+    catalog: Catalog, query: Query, retrieve_ae: str, *, offset: int = 0, limit: int | None = None
+) -> Iterator[Match]:
+    """What matches a query, in the catalogue's order, streamed: `limit` of them from `offset` on.
+
+    SQL counts where conditions say all that is asked; else rows are compared until there are enough.
+    """
     responder = _Responder(catalog, query, retrieve_ae)
+    if query.row_tests or query.header_tests:
+        return islice(_compared(catalog, query, responder), offset, None if limit is None else offset + limit)
+    rows = catalog.find(query.level.value, query.conditions, limit, responder.columns, offset)
+    return (responder.unchecked(row) for row in rows)
+
+
+def _compared(catalog: Catalog, query: Query, responder: "_Responder") -> Iterator[Match]:
     for row in catalog.find(query.level.value, query.conditions, wanted=responder.columns):
         if query.passes_row(row):
             match = responder.match(row)

@@ -29,7 +29,7 @@ class Keys:
     """Conditions of a query."""
 
     anatomy: Anatomy | None = None
-    matches: int = 10
+    matches: int | None = 10  # None: what the node's settings say
     scope: str = "OTHER"
     minimum_score: float | None = None
     standard: Mapping[str, str] = field(default_factory=dict)  # keyword -> value, matched before ranking
@@ -84,6 +84,11 @@ def by_sr(document: Dataset, keys: Keys) -> Dataset:
     return identifier
 
 
+def by_stored_sr(sr_uid: str, keys: Keys) -> Dataset:
+    """The identifier of a query with every ROI of a Structured Report that the node holds."""
+    return _identifier([], keys, sr_uid)
+
+
 def sop_class_of(image_uid: str, find: Callable[[Dataset], Iterable[Dataset]]) -> str:
     """The SOP class of a stored image, asked of the node by plain relational C-FIND. ImageNotStored when unknown."""
     identifier = Dataset()
@@ -119,7 +124,7 @@ def read_hit(match: Dataset) -> ReadHit:
     )
 
 
-def _identifier(rois: list[Dataset], keys: Keys) -> Dataset:
+def _identifier(rois: list[Dataset], keys: Keys, sr_uid: str | None = None) -> Dataset:
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "IMAGE"
     for keyword in RETURNED:
@@ -129,7 +134,7 @@ def _identifier(rois: list[Dataset], keys: Keys) -> Dataset:
     private.write_request(
         identifier,
         QueryKeys(
-            sr_instance_uid=None,
+            sr_instance_uid=sr_uid,
             rois=tuple(rois),
             scope=PatientScope(keys.scope),
             maximum_matches=keys.matches,

@@ -29,8 +29,10 @@ from dicomnode.sr.tree import Node, at, image_references, walk
 from dicomnode.uids import is_uid
 from encoder.anatomy import Anatomy
 
-__all__ = ["Region", "SegmentRoi", "SpatialRoi", "SrRoi", "clamped", "regions", "rois"]
+__all__ = ["ASKING_CLASSES", "Region", "SegmentRoi", "SpatialRoi", "SrRoi", "clamped", "regions", "rois"]
 
+# PS3.4 B.5: Basic Text, Enhanced, Comprehensive, Comprehensive 3D and Extensible SR Storage.
+ASKING_CLASSES: Final = frozenset(f"1.2.840.10008.5.1.4.1.1.88.{last}" for last in (11, 22, 33, 34, 35))
 MAXIMUM_REGIONS: Final = 64
 MAXIMUM_STATEMENTS: Final = 64  # Finding Sites of one region, and modifiers beside them: each is held against each
 

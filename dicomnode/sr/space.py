@@ -79,7 +79,7 @@ def project(roi: SpatialRoi, plane: ImagePlane, image_uid: str) -> SrRoi:
     rows = offsets @ plane.along_column / plane.spacing_mm[0] + 0.5
     kind = _FLAT[roi.graphic_type]
     points: tuple[Point, ...] = tuple(zip(columns.tolist(), rows.tolist(), strict=True))
-    return SrRoi(image_uid=image_uid, graphic_type=kind, points=points, box=box_of(kind, points), **_described(roi))
+    return SrRoi(image_uid=image_uid, graphic_type=kind, points=points, box=box_of(kind, points), **described(roi))
 
 
 def segment_box(segmentation: Dataset, roi: SegmentRoi, image_uid: str) -> Box:
@@ -100,8 +100,23 @@ def segment_box(segmentation: Dataset, roi: SegmentRoi, image_uid: str) -> Box:
     )
 
 
-def _described(roi: Described) -> dict[str, Any]:
+def described(roi: Described) -> dict[str, Any]:
+    """What the SR says about a region, for the region that it becomes."""
     return {field.name: getattr(roi, field.name) for field in fields(Described)}
+
+
+def segmented_images(segmentation: Dataset, roi: SegmentRoi) -> set[str]:
+    """SOP Instance UIDs of the images that the region's frames were derived from."""
+    groups = items_of(segmentation, "PerFrameFunctionalGroupsSequence")
+    shared = items_of(segmentation, "SharedFunctionalGroupsSequence")
+    found = {
+        uid
+        for number, group in enumerate(groups, 1)
+        if (not roi.frames or number in roi.frames)
+        and (not roi.segments or not _segment(group) or _segment(group) in roi.segments)
+        for uid in _sources(group)
+    }
+    return found or {uid for group in shared for uid in _sources(group)}
 
 
 def _frames_on(segmentation: Dataset, segments: tuple[int, ...], image_uid: str) -> tuple[int, ...]:

@@ -59,13 +59,15 @@ def matched_roi_item(
     box: Box,
     anatomy: Anatomy,
     tracking: str = "",
+    tracking_uid: str = "",
 ) -> Dataset:
     """The item of a Matched ROI element (xx21): the same kind of group, so that an answer can be asked in turn.
 
-    `tracking` is the identifier of the asking ROI. No UID is made: the same query answers the same bytes.
+    `tracking` is the identifier of the asking ROI; `tracking_uid` names the hit in a result SR where there is one. No
+    UID is made: the same query answers the same bytes.
     """
     image = _image(sop_class_uid, sop_instance_uid, frame)
-    return _group(image, box, anatomy, (tracking, ""))
+    return _group(image, box, anatomy, (tracking, tracking_uid))
 
 
 def query_sr(
@@ -77,7 +79,7 @@ def query_sr(
     """
     from highdicom.sr import Comprehensive3DSR  # 0.3 s that only who writes an SR pays
 
-    source = _completed(image)
+    source = completed(image)
     document: Dataset = Comprehensive3DSR(
         evidence=[source],
         content=_report(source, markings, make_uid)[0],
@@ -120,14 +122,15 @@ def _group(image: Dataset, box: Box, anatomy: Anatomy | None, tracking: tuple[st
 
 
 def _outline(box: Box, image: Dataset) -> Dataset:
-    """SCOORD: the box as a closed polyline, clockwise from its top-left corner."""
+    """SCOORD: the box as a closed polyline."""
     outline = _content("CONTAINS", "SCOORD", codes.IMAGE_REGION, GraphicType="POLYLINE")
-    outline.GraphicData = [coordinate for corner in _corners(box) for coordinate in corner]
+    outline.GraphicData = [coordinate for corner in corners(box) for coordinate in corner]
     outline.ContentSequence = [image]
     return outline
 
 
-def _corners(box: Box) -> tuple[tuple[float, float], ...]:
+def corners(box: Box) -> tuple[tuple[float, float], ...]:
+    """The box as a closed polyline of five points, column and row, clockwise from its top-left corner."""
     x1, y1, x2, y2 = (float(edge) for edge in box)
     return (x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)
 
@@ -152,7 +155,7 @@ def _content(relationship: str, value_type: str, concept: Code, **elements: Any)
     return item
 
 
-def _completed(image: Dataset) -> Dataset:
+def completed(image: Dataset) -> Dataset:
     """The header with every element that an SR takes over from it, empty where the image has none."""
     source = Dataset()
     source.update({element.tag: element for element in image if element.tag.group < 0x7FE0})
@@ -197,15 +200,16 @@ def _planar_roi(image: Dataset, marking: Marking, make_uid: Callable[[], str]) -
         tracking_identifier=TrackingIdentifier(uid=make_uid(), identifier=marking.tracking),
         referenced_region=ImageRegion(
             graphic_type="POLYLINE",
-            graphic_data=np.array(_corners(marking.box), np.float64),
+            graphic_data=np.array(corners(marking.box), np.float64),
             source_image=SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
         ),
-        finding_sites=[_finding_site(marking.anatomy)] if marking.anatomy is not None else None,
+        finding_sites=[finding_site(marking.anatomy)] if marking.anatomy is not None else None,
         geometric_purpose=CodedConcept(*codes.BOUNDED_BY),
     )
 
 
-def _finding_site(anatomy: Anatomy) -> Any:
+def finding_site(anatomy: Anatomy) -> Any:
+    """highdicom's Finding Site of an entry, with the modifiers that it needs."""
     from highdicom.sr import CodedConcept, FindingSite
 
     laterality, topography = codes.laterality_code(anatomy), codes.topography_code(anatomy)

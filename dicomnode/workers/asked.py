@@ -33,6 +33,12 @@ class AskedChild:
         """Of the running child; None before the first request and after a failure."""
         return None if self._child is None else self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, ready or still loading."""
+        current = self._child
+        return current is not None and current.alive
+
     def start(self) -> None:
         """Begin loading what it needs; does not wait for it."""
         with self._lock:

@@ -51,6 +51,11 @@ class RoiProcess:
         """Begin loading the model; does not wait for it."""
         self._child.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs, with a model loaded or loading."""
+        return self._child.alive
+
     def embed(self, request: RoiRequest) -> RoiEmbedding:
         """Vectors of the boxes. Raises ModelFailure, DecodeError, and NotReady while stopping."""
         try:

@@ -172,3 +172,34 @@ def test_the_same_ae_title_from_other_addresses_is_another_peer(tmp_path):
 def test_several_values_from_the_environment_are_separated_by_commas():
     loaded = config.load(None, {"DICOMNODE_DIMSE__CALLED_AE_TITLES": "REGIONMIR, OTHER"})
     assert loaded.dimse.called_ae_titles == ("REGIONMIR", "OTHER")
+
+
+def peer_with(token: str, name: str = "WEB") -> str:
+    return f"[peers.{name}]\nae_title = '{name}'\ntoken = '{token}'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (peer_with("short"), "at least 16 characters"),
+        (peer_with("white space in a token"), "letters, digits"),
+        (peer_with("a-token-of-two-peers") + peer_with("a-token-of-two-peers", "B"), "token is that of peers.WEB"),
+    ],
+)
+def test_tokens_that_would_be_guessed_or_mixed_up_are_refused_and_never_quoted(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        config.load(write(tmp_path, text), {})
+    assert "token-of" not in str(refused.value)
+    assert "short" not in str(refused.value)
+
+
+def test_a_token_is_not_in_a_representation(tmp_path):
+    loaded = config.load(write(tmp_path, peer_with("a-token-that-is-secret")), {})
+    assert loaded.peers[0].token == "a-token-that-is-secret"
+    assert "secret" not in repr(loaded)
+
+
+@pytest.mark.parametrize("url", ["pacs.example", "ftp://pacs.example", "https://", "https://pacs.example/?a=b"])
+def test_a_public_url_is_one(tmp_path, url):
+    with pytest.raises(ConfigError, match="public_url"):
+        config.load(write(tmp_path, f"[web]\npublic_url = '{url}'\n"), {})

@@ -1,0 +1,107 @@
+"""A scratch file that a peer filled in, one durable and catalogued instance out: the one way into the archive.
+
+Every door comes here (C-STORE, STOW-RS, what the node makes itself). The order is invariant 1: header parsed, file
+fsynced under its final name, row and jobs committed; only then may a peer be told. A crash before the commit leaves a
+scratch file or an unreferenced file, both swept at the next start.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from dicomnode.attributes import header
+from dicomnode.config import StorageSettings
+from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict
+from dicomnode.pixels import headers
+from storage.errors import StorageError, StorageFull
+from storage.files import Scratch
+from storage.records import Added, ConflictKind, ConflictPolicy, KeptFile, NewInstance, Policy
+from storage.store import Store
+
+log = logging.getLogger(__name__)
+MIB = 1 << 20
+CONFLICTS: dict[ConflictKind, str] = {  # in a log line; `dicomnode status --conflicts` says more
+    "patient": "instance names another patient than its study is kept under",
+    "study": "instance names another study than its series is kept under",
+    "demographics": "instance names its patient or the date of birth otherwise than kept",
+}
+Check = Callable[[NewInstance], None]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An instance that is durable and catalogued, and what that changed."""
+
+    new: NewInstance
+    added: Added
+
+
+class Intake:
+    """Makes instances of received files. Safe for threads."""
+
+    def __init__(self, store: Store, settings: StorageSettings, arrived: Callable[[], None]) -> None:
+        """`arrived` is called after each new instance is committed: it wakes the workers and must not block."""
+        self._store = store
+        self._settings = settings
+        self._arrived = arrived
+
+    def scratch(self) -> Scratch:
+        """Where a Part 10 file goes as it arrives. StorageFull when the disk is above its watermark; FileError."""
+        if self._store.files.free_bytes() < self._settings.minimum_free_mib * MIB:
+            raise StorageFull("disk above its watermark")
+        return self._store.files.scratch()
+
+    def keep(self, scratch: Scratch, source: str | None, check: Check = lambda new: None) -> Taken:
+        """The instance that the file holds, durable on return. `source`: the AE title or peer that it came from.
+
+        `check` may refuse what the header says before anything is kept. Raises InvalidInstance, PatientConflict, what
+        `check` raises, and storage's errors: then nothing is kept.
+        """
+        dataset = _read_header(scratch.path)
+        new = header.new_instance(dataset, str(dataset.file_meta.TransferSyntaxUID), source)
+        check(new)
+        kept = self._store.files.keep(scratch, new.sop_instance_uid)
+        try:
+            added = self._store.catalog.add(new, kept, *_policies(self._settings))
+        except StorageError:
+            self._forget(kept, new.sop_instance_uid)
+            raise
+        _tell(added)
+        if added.outcome == "refused":
+            raise PatientConflict("study belongs to another patient")
+        self._arrived()
+        return Taken(new, added)
+
+    def _forget(self, kept: KeptFile, uid: str) -> None:
+        """Remove a file that was not catalogued, where that is certain; else the next start's sweep decides."""
+        with suppress(StorageError):
+            row = self._store.catalog.instance(uid)
+            if row is None or row.path != kept.path:
+                self._store.files.remove(kept.path)
+
+
+def _tell(added: Added) -> None:
+    """The log lines of what an arrival contradicts."""
+    if added.outcome in {"kept", "replaced"}:
+        log.warning("duplicate SOP Instance UID with other bytes: %s, by policy", added.outcome)
+    for kind in added.conflicts:
+        log.warning("%s: %s, by policy, study %s", CONFLICTS[kind], added.outcome, added.study_instance_uid)
+
+
+def _policies(settings: StorageSettings) -> tuple[Policy, ConflictPolicy]:
+    """For a second instance of the same UID, and for a study of another patient."""
+    return (
+        "replace" if settings.duplicates == "replace" else "keep",
+        "refuse" if settings.patient_conflicts == "refuse" else "keep",
+    )
+
+
+def _read_header(path: Path) -> Dataset:
+    try:
+        return headers.header(path)
+    except DecodeError as error:
+        raise InvalidInstance(str(error)) from error

@@ -1,0 +1,1 @@
+"""Stored SRs that ask: answers (`keeper`), objects made of them (`results`), and those sent to peers (`delivery`)."""

@@ -1,0 +1,182 @@
+"""Questions that are due in, kept answers and their result objects out, in a thread of its own.
+
+An SR is a row (`storage.questions`) before it is acknowledged. One whose image is not here yet waits, as the order of
+C-STORE is not guaranteed. The answer is kept first, then its objects are stored, then peers are owed them: killed
+anywhere, what is done is not done again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from dicomnode import log
+from dicomnode.attributes.header import read_header
+from dicomnode.attributes.values import charset_of, texts
+from dicomnode.config import QuerySettings
+from dicomnode.errors import (
+    DecodeError,
+    DicomNodeError,
+    IdentifierError,
+    ImageNotStored,
+    InvalidInstance,
+    NotReady,
+    PatientConflict,
+    RoiError,
+)
+from dicomnode.query import kept
+from dicomnode.query.region import RegionQuery
+from dicomnode.query.service import QueryService
+from dicomnode.questions.results import Results
+from dicomnode.sr.result import is_result
+from dicomnode.uids import new_uid
+from storage.records import Question
+from storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+_PATIENT_ID: Final = Tag(0x0010, 0x0020)
+POLL_S: Final = 1.0
+RETRY_S: Final = 2.0  # between looks for an image that is not here yet
+FAILED_RETRY_S: Final = (2.0, 10.0, 60.0)  # after what should not have happened; then it is given up
+UNFORESEEN: Final = "unable to process: see the node's log"
+SEVERAL_PATIENTS: Final = "SR is about images of several patients"
+ANOTHER_PATIENT: Final = "SR names another patient than its image"
+
+
+class QuestionKeeper:
+    """Answers what is asked by storing SRs. `ask` is safe for threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        queries: QueryService,
+        results: Results,
+        settings: QuerySettings,
+        owe: Callable[[Question, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`owe` is told of each result object that is stored, and of the question that it answers."""
+        self._store = store
+        self._queries = queries
+        self._results = results
+        self._wait_s = settings.wait_s
+        self._owe = owe
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="question-keeper", daemon=True)
+
+    def ask(self, sop_instance_uid: str, source_ae: str) -> bool:
+        """A stored SR asks; durable on return. `source_ae`: who is to get the answer; empty: nobody by C-STORE.
+
+        False when it has asked already, or is an answer itself.
+        """
+        fresh = self._store.questions.ask(sop_instance_uid, source_ae)
+        self._wake.set()
+        return fresh
+
+    def start(self) -> None:
+        """Go on with what an earlier run left, and then with what is asked."""
+        self._store.questions.hasten()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing new; what fails from now on is done again after the next start."""
+        self._stopping.set()
+        self._wake.set()
+
+    def join(self) -> None:
+        """Wait for what is in hand: not long once the processes that it waits for have ended."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                question = self._store.questions.due()
+                if question is not None:
+                    self.work(question)
+                    continue
+            except Exception as error:  # noqa: BLE001 - the thread goes on: a database comes back
+                logger.error("questions cannot be answered, the next round tries again: %s", log.frames(error))
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+
+    def work(self, question: Question) -> None:
+        """The next step of a question that is due: its answer, or its result objects."""
+        try:
+            if question.state == "waiting":
+                self._answer(question)
+            else:
+                self._make(question)
+        except Exception as error:  # noqa: BLE001 - a question must end, and others shall not wait for it
+            if not self._stopping.is_set():  # what is ended in the middle is done again after the next start
+                self._not_done(question, error)
+
+    def _not_done(self, question: Question, error: Exception) -> None:
+        if isinstance(error, ImageNotStored | NotReady):
+            self._wait(question, error)
+        elif isinstance(error, IdentifierError | DecodeError | InvalidInstance | PatientConflict):
+            self._give_up(question, str(error))
+        else:
+            logger.error("question %s: %s", question.sop_instance_uid, log.frames(error))
+            self._try_again(question, str(error) if isinstance(error, DicomNodeError) else UNFORESEEN)
+
+    def _answer(self, question: Question) -> None:
+        document = self._queries.stored_sr(question.sop_instance_uid)
+        if is_result(document):
+            raise RoiError("SR is a result of a region search")
+        query, answer = self._queries.ask_sr(document)
+        self._check_patient(document, query)
+        values = kept.written(query, answer, new_uid)
+        self._store.questions.answer(question.id, values, new_uid(), new_uid())
+        logger.info("question %s answered: %d hits", question.sop_instance_uid, len(answer.hits))
+
+    def _check_patient(self, document: Dataset, query: RegionQuery) -> None:
+        """RoiError unless the SR and all its images are of one patient: an answer shows them together."""
+        found = (self._store.catalog.instance(roi.image_uid) for roi in query.rois)
+        images = {row.id: row for row in found if row is not None}
+        if len({row.patient_row_id for row in images.values()}) > 1:
+            raise RoiError(SEVERAL_PATIENTS)
+        stated = _patient_of(document)
+        for image in images.values():
+            if stated and stated not in {image.patient_id, _patient_of(read_header(image.header))}:
+                raise RoiError(ANOTHER_PATIENT)
+
+    def _make(self, question: Question) -> None:
+        """The SR first: it is what viewers wait for."""
+        for make in (self._results.report, self._results.panel):
+            self._owe(question, make(question))
+        self._store.questions.finish(question.id)
+
+    def _wait(self, question: Question, error: Exception) -> None:
+        if question.state != "waiting":
+            self._give_up(question, str(error))
+        elif self._clock() - question.asked_at >= self._wait_s:
+            self._give_up(question, f"{error} (waited {self._wait_s:g} s)")
+        else:
+            self._store.questions.postpone(question.id, RETRY_S, str(error))
+
+    def _try_again(self, question: Question, reason: str) -> None:
+        if question.attempts < len(FAILED_RETRY_S):
+            self._store.questions.postpone(question.id, FAILED_RETRY_S[question.attempts], reason)
+        else:
+            self._give_up(question, reason)
+
+    def _give_up(self, question: Question, reason: str) -> None:
+        """Without an answer it has failed; with one, the answer stays and what is missing is said."""
+        logger.warning("question %s: %s", question.sop_instance_uid, log.printable(reason))
+        if question.state == "waiting":
+            self._store.questions.fail(question.id, reason)
+        else:
+            self._store.questions.finish(question.id, reason)
+
+
+def _patient_of(dataset: Dataset) -> str:
+    """Its Patient ID; empty when it has none."""
+    return next(iter(texts(dataset, _PATIENT_ID, charset_of(dataset))), "")

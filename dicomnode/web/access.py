@@ -1,0 +1,122 @@
+"""Who asks over HTTP, with which token and from where in; the services it may ask for, or why it is refused, out.
+
+The peers table of the DICOM port decides (`[peers.NAME]`): a token names its peer as an AE title and a certificate do
+there; without one, peers that have no token are told by the narrowest network around the address.
+"""
+
+import hmac
+import ipaddress
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+
+from dicomnode.config import SERVICES, DimseSettings, PeerSettings, WebSettings
+from dicomnode.errors import NotPermitted
+from dicomnode.web.errors import NotAuthenticated
+
+logger = logging.getLogger(__name__)
+STORE, FIND, GET, QUERY, ECHO = "store", "find", "get", "query", "echo"
+NOBODY: Final = "0.0.0.0"  # noqa: S104 - of a connection without an address, which no network holds
+_WORDS: Final = {STORE: "storing", FIND: "searching", GET: "retrieving", QUERY: "region queries", ECHO: "metrics"}
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as far as it is known. `name`: of the peer's table or its AE title; empty: of nobody known."""
+
+    name: str
+    services: frozenset[str]
+
+
+class Access:
+    """The peers table, ready to decide. State: none that changes."""
+
+    def __init__(self, web: WebSettings, dimse: DimseSettings, peers: tuple[PeerSettings, ...]) -> None:
+        self._peers = peers
+        self._accepts_unknown = {"accept": True, "refuse": False, "auto": not peers}[dimse.unknown_peers]
+        self._is_secure = web.public_url.startswith("https://")  # TLS ends at a proxy in front
+
+    def caller(self, request: Request, session_token: str | None = None) -> Caller:
+        """Who asks. NotAuthenticated when it is nobody who may; NotPermitted when it may not from there.
+
+        `session_token`: what a browser logged in with, instead of the header that it cannot send.
+        """
+        address = _address(request)
+        token = session_token or _token(request)
+        if token is not None:
+            return self._by_token(token, address)
+        known = [peer for peer in self._peers if not peer.token and peer.addresses and not self._is_barred(peer)]
+        near = _narrowest(known, address)
+        if near:
+            return Caller(near[0].ae_title, frozenset().union(*(peer.services for peer in near)))
+        if self._accepts_unknown:
+            return Caller("", frozenset(SERVICES))
+        logger.warning("HTTP request from %s refused: no token, and address of no peer", address)
+        raise NotAuthenticated("a token is needed: Authorization: Bearer")
+
+    def _by_token(self, token: str, address: Address) -> Caller:
+        found = [peer for peer in self._peers if peer.token and _is_same(peer.token, token)]
+        if not found:
+            logger.warning("HTTP request from %s refused: unknown token", address)
+            raise NotAuthenticated("the token is unknown")
+        (peer,) = found
+        if peer.addresses and not _narrowest(found, address):
+            logger.warning("HTTP request from %s refused: address is none of peers.%s", address, peer.name)
+            raise NotPermitted("the token is not used from this address")
+        if self._is_barred(peer):
+            logger.warning("HTTP request from %s refused: peers.%s must call over TLS", address, peer.name)
+            raise NotPermitted("the token is used over TLS only")
+        return Caller(peer.ae_title, frozenset(peer.services))
+
+    def _is_barred(self, peer: PeerSettings) -> bool:
+        return peer.tls and not self._is_secure
+
+
+def permit(access: Access, service: str) -> Callable[[Request], Caller]:
+    """What checks a request before it is served; NotAuthenticated or NotPermitted otherwise."""
+
+    def check(request: Request) -> Caller:
+        caller = access.caller(request)
+        if service not in caller.services:
+            logger.warning("HTTP request of %s refused: %s not permitted", caller.name or "nobody known", service)
+            raise NotPermitted(f"{_WORDS[service]} is not permitted")
+        return caller
+
+    return check
+
+
+def _token(request: Request) -> str | None:
+    """RFC 6750 2.1. NotAuthenticated for another scheme."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthenticated("Authorization must be a Bearer token")
+    return token.strip()
+
+
+def _is_same(known: str, given: str) -> bool:
+    return hmac.compare_digest(known.encode(), given.encode("utf-8", "surrogateescape"))
+
+
+def _address(request: Request) -> Address:
+    host = request.client.host if request.client else NOBODY
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+
+
+def _narrowest(peers: Iterable[PeerSettings], address: Address) -> list[PeerSettings]:
+    """The peers with the narrowest network around the address; several where it is the same one."""
+    around = [
+        (network.prefixlen, peer)
+        for peer in peers
+        for network in map(ipaddress.ip_network, peer.addresses)
+        if address in network
+    ]
+    longest = max((length for length, _ in around), default=0)
+    return [peer for length, peer in around if length == longest]

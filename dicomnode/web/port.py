@@ -1,0 +1,76 @@
+"""A node's configuration and services in, its HTTP port out, with the child processes that it alone uses."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from dicomnode.config import Config
+from dicomnode.intake import Intake, Taken
+from dicomnode.pixels.eligibility import Policy
+from dicomnode.query.service import Question, Response
+from dicomnode.sr.reader import ASKING_CLASSES
+from dicomnode.web.access import QUERY, Caller
+from dicomnode.web.app import Services, application
+from dicomnode.web.health import Check, Health
+from dicomnode.web.metrics import Metrics
+from dicomnode.web.server import WebServer
+from dicomnode.workers.renderer import RendererProcess, RendererSettings
+from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
+from storage.store import Store
+
+MIB = 1 << 20
+
+
+class WebPort:
+    """DICOMweb and the rest of HTTP, listening from `start` to `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        intake: Intake,
+        answer: Callable[[Question], Iterator[Response]],
+        ask: Callable[[str, str], object],
+        metrics: Metrics,
+        checks: Mapping[str, Check],
+    ) -> None:
+        """`ask` makes a stored SR a question, durably; `checks` say whether the node is ready."""
+        self._config = config
+        self._ask = ask
+        limits = Policy.of(config.ingest).limits
+        self._transcoder = TranscoderProcess(TranscoderSettings(limits, config.log))
+        self._renderer = RendererProcess(RendererSettings(limits, config.log))
+        services = Services(
+            config=config,
+            store=store,
+            intake=intake,
+            stored=self._stored,
+            answer=answer,
+            transcoder=self._transcoder,
+            renderer=self._renderer,
+            metrics=metrics,
+            health=Health({"disk": lambda: _has_room(store, config), **checks}),
+        )
+        self._server = WebServer(application(services), config.web, config.web.host or config.dimse.host)
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens; None when it does not."""
+        return self._server.port
+
+    def start(self) -> None:
+        """ConfigError when the address cannot be had."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """The port first: nothing new is acknowledged; then what its answers waited for."""
+        self._server.stop()
+        self._transcoder.stop()
+        self._renderer.stop()
+
+    def _stored(self, taken: Taken, caller: Caller) -> None:
+        """An SR is a question where it may be one. Before the answer: killed in between, the client sends it again."""
+        if self._config.web.ask and taken.new.sop_class_uid in ASKING_CLASSES and QUERY in caller.services:
+            self._ask(taken.new.sop_instance_uid, caller.name)
+
+
+def _has_room(store: Store, config: Config) -> bool:
+    return store.files.free_bytes() >= config.storage.minimum_free_mib * MIB
