@@ -11,6 +11,7 @@ from typing import Self, TextIO
 
 from dicomnode import calibration, log, models
 from dicomnode.config import Config
+from dicomnode.contacts import Contacts
 from dicomnode.dimse.commitment import CommitmentService
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.outgoing import Caller
@@ -164,11 +165,14 @@ class Node:
             Command.C_GET: retrieve.on_get,
             Command.N_ACTION: self._commitment.on_action,
         }
-        self._receiver = Receiver(config, certificates, store, find, others)
+        contacts = Contacts(peer.ae_title for peer in config.peers)
+        self._receiver = Receiver(config, certificates, store, find, others, contacts.heard)
         self._upkeep = Keeper(self._store, config.storage, config.retention)
         if config.web.enabled:
             checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
-            self._web = WebPort(config, self._store, intake, answer, self._questions.ask, self._metrics, checks)
+            self._web = WebPort(
+                config, self._store, intake, answer, self._questions.ask, self._metrics, checks, contacts
+            )
         self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
         self._begin()
 

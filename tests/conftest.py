@@ -19,6 +19,11 @@ def _missing(reason: str, *, fatal: bool) -> None:
     pytest.skip(reason)
 
 
+def missing_program(reason: str) -> None:
+    """Skip at home, fail in CI."""
+    _missing(reason, fatal=_in_ci())
+
+
 def _in_ci() -> bool:
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 

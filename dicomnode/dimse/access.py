@@ -80,9 +80,14 @@ class Access:
     """The peers table and the called AE titles, ready to decide. State: none that changes."""
 
     def __init__(
-        self, settings: DimseSettings, peers: tuple[PeerSettings, ...], more_titles: tuple[str, ...] = ()
+        self,
+        settings: DimseSettings,
+        peers: tuple[PeerSettings, ...],
+        more_titles: tuple[str, ...] = (),
+        heard: Callable[[str], None] = lambda ae_title: None,
     ) -> None:
-        """`more_titles`: AE titles that the node answers to besides those of the settings."""
+        """`more_titles`: AE titles that the node answers to besides those of the settings; `heard`: told who calls."""
+        self._heard = heard
         titles = frozenset((settings.ae_title, *settings.called_ae_titles, *more_titles))
         self._called = titles if settings.check_called_ae else None
         accepts_unknown = {"accept": True, "refuse": False, "auto": not peers}
@@ -119,6 +124,7 @@ class Access:
                 logger.warning("association from %s refused: %s", _shown(caller), decision.why)
                 _reject(association, decision.reason)
             else:
+                self._heard(caller.calling)
                 _open(association, caller, decision)
         except Exception as error:  # noqa: BLE001 - see above
             logger.error("an association could not be decided on: %s", log.frames(error))

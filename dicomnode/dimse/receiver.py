@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -38,14 +39,15 @@ class Receiver:
         store: StoreService,
         find: FindService,
         others: Services,
+        heard: Callable[[str], None] = lambda ae_title: None,
     ) -> None:
-        """`others`: what is served besides C-ECHO, C-STORE and C-FIND."""
+        """`others`: what is served besides C-ECHO, C-STORE and C-FIND; `heard`: told the AE title of who calls."""
         self._config = config
         self._certificates = certificates
         self._store = store
         self._find = find
         self._others = others
-        self._access = Access(config.dimse, config.peers, (config.query.ae_title,))
+        self._access = Access(config.dimse, config.peers, (config.query.ae_title,), heard)
         self._lobby: Lobby | None = None
         self._plain: GuardedServer | None = None
         self._secure: GuardedServer | None = None

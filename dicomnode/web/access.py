@@ -35,7 +35,15 @@ class Caller:
 class Access:
     """The peers table, ready to decide. State: none that changes."""
 
-    def __init__(self, web: WebSettings, dimse: DimseSettings, peers: tuple[PeerSettings, ...]) -> None:
+    def __init__(
+        self,
+        web: WebSettings,
+        dimse: DimseSettings,
+        peers: tuple[PeerSettings, ...],
+        heard: Callable[[str], None] = lambda ae_title: None,
+    ) -> None:
+        """`heard`: told the AE title of who asks."""
+        self._heard = heard
         self._peers = peers
         self._accepts_unknown = {"accept": True, "refuse": False, "auto": not peers}[dimse.unknown_peers]
         self._is_secure = web.public_url.startswith("https://")  # TLS ends at a proxy in front
@@ -45,6 +53,11 @@ class Access:
 
         `session_token`: what a browser logged in with, instead of the header that it cannot send.
         """
+        caller = self._decided(request, session_token)
+        self._heard(caller.name)
+        return caller
+
+    def _decided(self, request: Request, session_token: str | None) -> Caller:
         address = _address(request)
         token = session_token or _token(request)
         if token is not None:

@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicomnode.config import Config
+from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError
 from dicomnode.intake import Intake
 from dicomnode.query.keys import Level
@@ -32,6 +33,7 @@ from dicomnode.web import openapi, problems, qido
 from dicomnode.web.access import ECHO, FIND, GET, QUERY, STORE, Access, Caller, permit
 from dicomnode.web.health import Health
 from dicomnode.web.metrics import Metrics
+from dicomnode.web.pages import routes as pages
 from dicomnode.web.pictures import Pictures
 from dicomnode.web.resources import ROOT
 from dicomnode.web.shelf import WebShelf
@@ -71,6 +73,7 @@ class Services:
     renderer: RendererProcess
     metrics: Metrics
     health: Health
+    contacts: Contacts
 
 
 class Rooms:
@@ -86,9 +89,14 @@ class Rooms:
 def application(services: Services) -> ASGIApp:
     """The whole of it."""
     web = services.config.web
-    access = Access(web, services.config.dimse, services.config.peers)
+    access = Access(web, services.config.dimse, services.config.peers, services.contacts.heard)
     app = Starlette(
-        routes=[*_dicomweb(services, access), *_similar(services, access), *_watching(services, access)],
+        routes=[
+            *_dicomweb(services, access),
+            *_similar(services, access),
+            *_watching(services, access),
+            *_pages(services, access),
+        ],
         middleware=_cors(web.cors_origins),
         exception_handlers=_HANDLERS,
         lifespan=_lifespan,
@@ -119,7 +127,7 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
 
 
 class _Told:
-    """Headers that every answer has, and its status counted."""
+    """Headers that every answer has unless it says otherwise, and its status counted."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -134,7 +142,8 @@ class _Told:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.answered(message["status"])
-                message["headers"] = [*message["headers"], *_HEADERS]
+                given = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in _HEADERS if pair[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, sending)
@@ -268,3 +277,12 @@ def _watching(services: Services, access: Access) -> list[BaseRoute]:
         Route("/openapi.json", described, methods=["GET"]),
         Route("/docs", page, methods=["GET"]),
     ]
+
+
+def _pages(services: Services, access: Access) -> list[BaseRoute]:
+    """What people see."""
+    reader = WebShelf(services.store.files, services.transcoder)
+    pictures = Pictures(services.store.catalog, reader, services.renderer)
+    return pages.routes(
+        pages.Desk(services.config, services.store, services.answer, pictures, access, services.contacts)
+    )

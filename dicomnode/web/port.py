@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from dicomnode.config import Config
+from dicomnode.contacts import Contacts
 from dicomnode.intake import Intake, Taken
 from dicomnode.pixels.eligibility import Policy
 from dicomnode.query.service import Question, Response
@@ -31,8 +32,9 @@ class WebPort:
         ask: Callable[[str, str], object],
         metrics: Metrics,
         checks: Mapping[str, Check],
+        contacts: Contacts,
     ) -> None:
-        """`ask` makes a stored SR a question, durably; `checks` say whether the node is ready."""
+        """`ask` makes a stored SR a question, durably; `checks`: whether it is ready; `contacts`: told who asks."""
         self._config = config
         self._ask = ask
         limits = Policy.of(config.ingest).limits
@@ -48,6 +50,7 @@ class WebPort:
             renderer=self._renderer,
             metrics=metrics,
             health=Health({"disk": lambda: _has_room(store, config), **checks}),
+            contacts=contacts,
         )
         self._server = WebServer(application(services), config.web, config.web.host or config.dimse.host)
 

@@ -1,0 +1,1 @@
+"""The node's own page: studies, films with their regions, hits, and what an administrator watches."""
