@@ -44,9 +44,9 @@ def findscu(dcmtk: Path, archive: Archive, identifier: Dataset, folder: Path) ->
 
 def test_every_film_is_indexed(archive):
     status = nodes.answered("status", "--root", archive.node.root)
-    assert status["instances"] == len(archive.films)
     assert status["indexed"] == len(archive.films)
-    assert (status["queued"], status["failed"], status["not_indexable"]) == (0, 0, 0)
+    assert (status["queued"], status["failed"]) == (0, 0)
+    assert status["instances"] == len(archive.films) + status["not_indexable"]  # SRs and answers of other tests
 
 
 def test_same_anatomy_answers_come_first_and_never_the_asking_patient(archive):
