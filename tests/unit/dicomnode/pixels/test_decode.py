@@ -317,7 +317,7 @@ def test_a_number_of_the_wrong_length_is_a_reason(tmp_path: Path, tag: int) -> N
     content = path.read_bytes()
     at = content.index(struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"US", 2))
     path.write_bytes(content[: at + 6] + b"\1\0\7" + content[at + 10 :])
-    with pytest.raises(DecodeError, match="cannot be (read|decoded)"):
+    with pytest.raises(DecodeError, match=r"cannot be (read|decoded)"):
         film(path, Policy.of(IngestSettings()))
 
 
