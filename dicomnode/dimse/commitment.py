@@ -6,7 +6,6 @@ the peer has left, on one that the node opens, again and again until it is told 
 
 import logging
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -29,6 +28,7 @@ from dicomnode.dimse.exchange import Exchange
 from dicomnode.dimse.outgoing import Caller
 from dicomnode.dimse.wire import Command, Element, Writer
 from dicomnode.errors import ActionError, ActionTooLarge, IdentifierError, PeerError, UnknownAction, UnknownObject
+from dicomnode.rounds import Rounds
 from dicomnode.uids import is_uid
 from storage.records import AnyOf, Commitment, Reference, Row
 from storage.store import Store
@@ -69,21 +69,17 @@ class CommitmentService:
         self._caller = caller
         self._peers = {peer.ae_title: peer for peer in reversed(peers) if peer.host}
         self._clock = clock
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="commitment-reports", daemon=True)
+        self._rounds = Rounds("commitment-reports", self._step, POLL_S, "commitments cannot be reported")
 
     def start(self) -> None:
         """Tell what an earlier run owed, and then what becomes due."""
         self._store.commitments.hasten()
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End the thread; what it is telling is told again after the next start. Waits for a peer's time-out."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.stop()
+        self._rounds.join()
 
     def on_action(self, exchange: Exchange) -> None:
         """Acknowledge, then report. PS3.7 10.1.4."""
@@ -147,17 +143,11 @@ class CommitmentService:
     def _own_title(self) -> str:
         return self._caller.settings.ae_title
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                commitment = self._store.commitments.due()
-                if commitment is not None:
-                    self._tell(commitment)
-                    continue
-            except Exception as error:  # noqa: BLE001 - the thread goes on: a database comes back
-                logger.error("commitments cannot be reported, the next round tries again: %s", log.frames(error))
-            self._wake.wait(POLL_S)
-            self._wake.clear()
+    def _step(self) -> bool:
+        commitment = self._store.commitments.due()
+        if commitment is not None:
+            self._tell(commitment)
+        return commitment is not None
 
     def _tell(self, commitment: Commitment) -> None:
         """One attempt on an association that the node opens."""
@@ -180,7 +170,7 @@ class CommitmentService:
             return report(association, writer, int(context.context_id or 0), commitment, self._own_title, self._watch)
 
     def _watch(self) -> None:
-        if self._stopping.is_set():
+        if self._rounds.stopping:
             raise PeerError("the node is stopping")
 
     def _end(self, commitment: Commitment, code: int) -> None:
@@ -203,7 +193,7 @@ class CommitmentService:
 
     def _later(self, commitment: Commitment, delay_s: float) -> None:
         self._store.commitments.postpone(commitment.id, delay_s)
-        self._wake.set()
+        self._rounds.wake()
 
 
 def read_request(exchange: Exchange) -> tuple[str, list[tuple[str, str]]]:

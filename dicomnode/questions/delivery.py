@@ -5,7 +5,6 @@ presentation context or by rejecting the association for good, is never sent to 
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +17,7 @@ from dicomnode.dimse.suboperations import Origin, Outcome, Sender, Shelf
 from dicomnode.dimse.wire import Writer
 from dicomnode.errors import PeerError, PeerRefused
 from dicomnode.query.retrieval import Stored
+from dicomnode.rounds import Rounds
 from storage.records import Delivery, Question
 from storage.store import Store
 
@@ -48,40 +48,30 @@ class DeliveryService:
         self._peers = {peer.ae_title: peer for peer in reversed(peers) if peer.host}
         self._results_to = results_to
         self._clock = clock
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="result-delivery", daemon=True)
+        self._rounds = Rounds("result-delivery", self._step, POLL_S, "results cannot be sent")
 
     def owe(self, question: Question, sop_instance_uid: str) -> None:
         """Keep that a result object is to be sent, where the peers table says where to; durable on return."""
         title = self._results_to or question.source_ae
         if title in self._peers:
             self._store.deliveries.owe(question.id, sop_instance_uid, title)
-            self._wake.set()
+            self._rounds.wake()
 
     def start(self) -> None:
         """Send what an earlier run owed, and then what becomes due."""
         self._store.deliveries.hasten()
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End the thread; what it is sending is sent again after the next start."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.stop()
+        self._rounds.join()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                delivery = self._store.deliveries.due()
-                if delivery is not None:
-                    self._deliver(delivery)
-                    continue
-            except Exception as error:  # noqa: BLE001 - the thread goes on: a database comes back
-                logger.error("results cannot be sent, the next round tries again: %s", log.frames(error))
-            self._wake.wait(POLL_S)
-            self._wake.clear()
+    def _step(self) -> bool:
+        delivery = self._store.deliveries.due()
+        if delivery is not None:
+            self._deliver(delivery)
+        return delivery is not None
 
     def _deliver(self, delivery: Delivery) -> None:
         """One attempt."""
@@ -111,7 +101,7 @@ class DeliveryService:
             return sender.send(stored), sender.answered
 
     def _watch(self) -> None:
-        if self._stopping.is_set():
+        if self._rounds.stopping:
             raise PeerError("the node is stopping")
 
     def _end(self, delivery: Delivery, outcome: Outcome, status: int | None) -> None:
@@ -127,7 +117,7 @@ class DeliveryService:
         self._say(delivery, why)
 
     def _try_again(self, delivery: Delivery, why: str) -> None:
-        if self._stopping.is_set():
+        if self._rounds.stopping:
             return
         if self._clock() - delivery.owed_at > GIVE_UP_S:
             self._store.deliveries.end(delivery.id, "given up", why)

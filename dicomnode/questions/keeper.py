@@ -6,7 +6,6 @@ anywhere, what is done is not done again.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -32,6 +31,7 @@ from dicomnode.query import kept
 from dicomnode.query.region import RegionQuery
 from dicomnode.query.service import QueryService
 from dicomnode.questions.results import Results
+from dicomnode.rounds import Rounds
 from dicomnode.sr.result import is_result
 from dicomnode.uids import new_uid
 from storage.records import Question
@@ -67,9 +67,7 @@ class QuestionKeeper:
         self._wait_s = settings.wait_s
         self._owe = owe
         self._clock = clock
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="question-keeper", daemon=True)
+        self._rounds = Rounds("question-keeper", self._step, POLL_S, "questions cannot be answered")
 
     def ask(self, sop_instance_uid: str, source_ae: str) -> bool:
         """A stored SR asks; durable on return. `source_ae`: who is to get the answer; empty: nobody by C-STORE.
@@ -77,35 +75,27 @@ class QuestionKeeper:
         False when it has asked already, or is an answer itself.
         """
         fresh = self._store.questions.ask(sop_instance_uid, source_ae)
-        self._wake.set()
+        self._rounds.wake()
         return fresh
 
     def start(self) -> None:
         """Go on with what an earlier run left, and then with what is asked."""
         self._store.questions.hasten()
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """Begin nothing new; what fails from now on is done again after the next start."""
-        self._stopping.set()
-        self._wake.set()
+        self._rounds.stop()
 
     def join(self) -> None:
         """Wait for what is in hand: not long once the processes that it waits for have ended."""
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.join()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                question = self._store.questions.due()
-                if question is not None:
-                    self.work(question)
-                    continue
-            except Exception as error:  # noqa: BLE001 - the thread goes on: a database comes back
-                logger.error("questions cannot be answered, the next round tries again: %s", log.frames(error))
-            self._wake.wait(POLL_S)
-            self._wake.clear()
+    def _step(self) -> bool:
+        question = self._store.questions.due()
+        if question is not None:
+            self.work(question)
+        return question is not None
 
     def work(self, question: Question) -> None:
         """The next step of a question that is due: its answer, or its result objects."""
@@ -115,7 +105,7 @@ class QuestionKeeper:
             else:
                 self._make(question)
         except Exception as error:  # noqa: BLE001 - a question must end, and others shall not wait for it
-            if not self._stopping.is_set():  # what is ended in the middle is done again after the next start
+            if not self._rounds.stopping:  # what is ended in the middle is done again after the next start
                 self._not_done(question, error)
 
     def _not_done(self, question: Question, error: Exception) -> None:
