@@ -188,9 +188,8 @@ def _service(service: Service) -> Iterator[Paragraph | Bullets | Table | Section
     )
 
 
-def _keys() -> Iterator[Paragraph | Table]:
-    levels = {model: " > ".join(level.value for level in model.levels) for model in Model}
-    yield Bullets([f"{model.value}: {order}" for model, order in levels.items()])  # type: ignore[misc]
+def _keys() -> Iterator[Paragraph | Bullets | Table]:
+    yield Bullets([f"{model}: {' > '.join(model.levels)}" for model in Model])
     yield Paragraph("Extended negotiation: relational queries, combined date-time matching; fuzzy names are not.")
     for level in Level:
         yield Table(

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import BinaryIO, Final
+from io import BufferedIOBase
+from typing import Final
 
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
@@ -69,7 +70,7 @@ class Shelf:
     transcoder: TranscoderProcess
 
     @contextmanager
-    def opened(self, stored: Stored, syntax: str) -> Iterator[tuple[BinaryIO, int]]:
+    def opened(self, stored: Stored, syntax: str) -> Iterator[tuple[BufferedIOBase, int]]:
         """A file at the start of the data set in that syntax, and the bytes to read. Raises Unsendable."""
         try:
             if syntax != stored.transfer_syntax_uid:
@@ -82,7 +83,7 @@ class Shelf:
             raise Unsendable(f"cannot be read ({type(error).__name__})") from error
 
     @contextmanager
-    def _transcoded(self, stored: Stored, syntax: str) -> Iterator[tuple[BinaryIO, int]]:
+    def _transcoded(self, stored: Stored, syntax: str) -> Iterator[tuple[BufferedIOBase, int]]:
         with self.files.scratch() as scratch:
             try:
                 length = self.transcoder.transcode(self.files.path(stored.path), scratch.path, syntax)
@@ -92,7 +93,7 @@ class Shelf:
                 yield file, length
 
 
-def _to_data_set(file: BinaryIO, size: int) -> int:
+def _to_data_set(file: BufferedIOBase, size: int) -> int:
     """Go behind the File Meta Information, which the node wrote; returns the bytes that follow."""
     found = os.fstat(file.fileno()).st_size
     head = file.read(_HEAD.size)
@@ -147,7 +148,7 @@ class Sender:
                 return syntax, accepted[syntax]
         raise Unsendable("no presentation context for it")
 
-    def _request(self, stored: Stored, context_id: int, file: BinaryIO, length: int) -> None:
+    def _request(self, stored: Stored, context_id: int, file: BufferedIOBase, length: int) -> None:
         self._message_id = self._message_id % MOST_IDS + 1
         command = wire.command_set(
             [

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, BinaryIO, Final, Self
+from io import BufferedIOBase
+from typing import Any, Final, Self
 
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
@@ -182,7 +183,12 @@ class Writer:
         return None
 
     def send_file(
-        self, context_id: int, command: bytes, file: BinaryIO, length: int, watch: Callable[[], None] | None = None
+        self,
+        context_id: int,
+        command: bytes,
+        file: BufferedIOBase,
+        length: int,
+        watch: Callable[[], None] | None = None,
     ) -> None:
         """One message whose data set is the next `length` bytes of a file. PeerError when the file is shorter.
 
@@ -284,10 +290,10 @@ def _pdu_size(stated: int) -> int:
     return max(size, SMALLEST_PDU) & ~1
 
 
-def _read(file: BinaryIO, block: memoryview) -> memoryview:
+def _read(file: BufferedIOBase, block: memoryview) -> memoryview:
     """The next bytes of a file, read into `block`. PeerError where it is short: half a message cannot be taken back."""
     try:
-        count = file.readinto(block)  # type: ignore[attr-defined]
+        count = file.readinto(block)
     except OSError as error:
         raise PeerError("a stored file cannot be read to its end") from error
     if count != len(block):
