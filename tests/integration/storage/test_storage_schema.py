@@ -71,6 +71,15 @@ def test_many_programs_start_at_once(bench: Bench, in_threads) -> None:  # type:
     assert {store._database.revision() for store in bench.opened} == {REVISION}
 
 
+def test_many_connections_make_one_new_file(tmp_path: Path, in_threads) -> None:  # type: ignore[no-untyped-def]
+    """SQLite does not wait by itself when two switch a new file to write-ahead logging at once."""
+    for n in range(30):
+        databases = [Database(f"sqlite:///{tmp_path / str(n)}") for _ in range(8)]
+        in_threads(*[database.revision for database in databases])
+        for database in databases:
+            database.close()
+
+
 def test_an_archive_of_the_first_schema_is_brought_up_with_what_it_holds(bench: Bench) -> None:
     bench.root.mkdir(parents=True)
     database = Database(bench.url or f"sqlite:///{bench.root / DATABASE}")
