@@ -285,6 +285,37 @@ class LogSettings:
     format: str = _setting("text", "text for people, json for machines", choices=("text", "json"))
 
 
+def _wrong_trails(places: tuple[str, ...]) -> str:
+    """Each a file, or where syslog messages go."""
+    return next((f"{place!r} {why}" for place in places if (why := _wrong_trail(place))), "")
+
+
+def _wrong_trail(place: str) -> str:
+    parts = urlsplit(place)
+    if parts.scheme == "unix":
+        return "" if parts.path.startswith("/") and not parts.netloc else "must be unix: and a path, as unix:/dev/log"
+    if "://" not in place:
+        return "" if place.strip() and not place.endswith("/") else "must be a file"
+    try:
+        is_address = parts.scheme in {"udp", "tls"} and parts.hostname and parts.port != 0 and not parts.path
+    except ValueError:
+        is_address = False
+    return "" if is_address else "must be a file, udp://HOST:PORT, tls://HOST:PORT or unix:PATH"
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """Who did what with whose images, as audit messages of PS3.15 A.5. They name patients."""
+
+    to: tuple[str, ...] = _setting(
+        (),
+        "where they go, to each of: a file (made readable to its owner alone; below the root unless it begins with /), "
+        "udp://HOST:PORT or tls://HOST:PORT of a syslog server, unix:/dev/log; none: nothing is written down",
+        wrong=_wrong_trails,
+    )
+    maximum_waiting: int = _setting(10_000, "messages that may wait for each of these; more are lost, and counted")
+
+
 @dataclass(frozen=True)
 class Config:
     """Every section. `sources` tells where each effective value came from, by `section.key`."""
@@ -299,6 +330,7 @@ class Config:
     models: ModelSettings = ModelSettings()
     peers: tuple[PeerSettings, ...] = ()
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False)
 
     @property
@@ -346,6 +378,7 @@ SECTIONS: dict[str, Any] = {
     "query": QuerySettings,
     "models": ModelSettings,
     "log": LogSettings,
+    "audit": AuditSettings,
 }
 
 
@@ -368,6 +401,14 @@ def peer_settings(name: str) -> dict[str, Setting]:
 
 PEERS = "peers"
 DECLARED: dict[str, Setting] = {setting.name: setting for setting in settings()}
+
+
+def values(config: Config) -> dict[str, Any]:
+    """Every effective value by its name, those of peers and secrets too."""
+    found = {name: getattr(getattr(config, setting.section), setting.key) for name, setting in DECLARED.items()}
+    for peer in config.peers:
+        found |= {setting.name: getattr(peer, name) for name, setting in peer_settings(peer.name).items()}
+    return found
 
 
 def load(

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from dicomnode import calibration, log, models
+from dicomnode.audit import changes, codes, trail
+from dicomnode.audit.auditor import Auditor
 from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.dimse.commitment import CommitmentService
@@ -32,7 +34,7 @@ from dicomnode.questions.keeper import QuestionKeeper
 from dicomnode.questions.results import Results
 from dicomnode.upkeep import Keeper
 from dicomnode.web.metrics import Gauges, Metrics
-from dicomnode.web.port import WebPort
+from dicomnode.web.port import Watchers, WebPort
 from dicomnode.workers.drafts import ScribeSettings
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
@@ -93,6 +95,8 @@ class Node:
         self._lock = Lock(config.root / "serve.lock", "a node")
         self._stopping = threading.Event()
         self._metrics = Metrics()
+        self._trail = trail.of_config(config, socket.gethostname())
+        self._auditor = Auditor(self._trail if self._trail.is_on else None, config.dimse.ae_title, self._metrics)
         self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
         self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
@@ -151,14 +155,18 @@ class Node:
         intake = Intake(self._store, config.storage, self._on_arrival)
         caller = Caller(config.dimse, partial(peer_context, config.tls))
         shelf = Shelf(self._store.files, self._transcoder)
-        self._deliveries = DeliveryService(self._store, shelf, caller, config.peers, config.query.results_to)
+        self._deliveries = DeliveryService(
+            self._store, shelf, caller, config.peers, config.query.results_to, self._auditor
+        )
         self._scribe = ScribeProcess(ScribeSettings(policy.limits, config.log))
         results = Results(self._store, intake, self._scribe, config.dimse.ae_title)
-        self._questions = QuestionKeeper(self._store, queries, results, config.query, self._deliveries.owe)
-        store = StoreService(intake, Questions(config.query.ae_title, self._questions.ask))
+        self._questions = QuestionKeeper(
+            self._store, queries, results, config.query, self._deliveries.owe, self._auditor
+        )
+        store = StoreService(intake, Questions(config.query.ae_title, self._questions.ask), self._auditor)
         answer = self._metrics.timed(queries.answer)
-        find = FindService(answer, config.query.maximum_answers)
-        retrieve = RetrieveService(self._store, shelf, caller, config.peers)
+        find = FindService(answer, config.query.maximum_answers, self._auditor)
+        retrieve = RetrieveService(self._store, shelf, caller, config.peers, self._auditor)
         self._commitment = CommitmentService(self._store, caller, config.peers)
         others = {
             Command.C_MOVE: retrieve.on_move,
@@ -166,12 +174,18 @@ class Node:
             Command.N_ACTION: self._commitment.on_action,
         }
         contacts = Contacts(peer.ae_title for peer in config.peers)
-        self._receiver = Receiver(config, certificates, store, find, others, contacts.heard)
-        self._upkeep = Keeper(self._store, config.storage, config.retention)
+        self._receiver = Receiver(config, certificates, store, find, others, contacts.heard, self._auditor)
+        self._upkeep = Keeper(self._store, config.storage, config.retention, self._auditor)
         if config.web.enabled:
             checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
             self._web = WebPort(
-                config, self._store, intake, answer, self._questions.ask, self._metrics, checks, contacts
+                config,
+                self._store,
+                intake,
+                answer,
+                self._questions.ask,
+                Watchers(self._metrics, contacts, self._auditor),
+                checks,
             )
         self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
         self._begin()
@@ -186,6 +200,7 @@ class Node:
         return live is not None and live.id == self._warm
 
     def _begin(self) -> None:
+        self._auditor.start()
         self._roi.start()
         self._pool.start()
         self._keeper.start()
@@ -200,10 +215,14 @@ class Node:
         except ConfigError:
             self.stop()
             raise
+        changed = changes.since_last_start(self._config, self._store.root)
+        if changed:
+            self._auditor.configured(codes.SOFTWARE_CONFIGURATION, f"settings changed: {', '.join(changed)}")
 
     def reload_certificates(self) -> None:
         """Take up the certificates of the TLS port anew; connections that are open keep theirs."""
         self._receiver.reload_certificates()
+        self._auditor.configured(codes.SECURITY_CONFIGURATION, "TLS certificates read again")
 
     def stop(self) -> None:
         """Ports first, so that nothing new is acknowledged; then workers; then the index; the store last."""
@@ -223,6 +242,8 @@ class Node:
         self._keeper.join()
         self._take_up()
         self._snapshot()
+        self._auditor.stop()
+        self._trail.close()
         self._store.close()
         self._lock.__exit__(None, None, None)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dicomnode import log
+from dicomnode.audit.auditor import Auditor, silent
 from dicomnode.config import RetentionSettings, StorageSettings
 from storage.records import StudyShare
 from storage.store import Store
@@ -65,8 +66,11 @@ def excess(store: Store, retention: RetentionSettings) -> int:
 class Keeper:
     """A thread that tells complete studies and applies retention while the node serves."""
 
-    def __init__(self, store: Store, storage: StorageSettings, retention: RetentionSettings) -> None:
+    def __init__(
+        self, store: Store, storage: StorageSettings, retention: RetentionSettings, auditor: Auditor | None = None
+    ) -> None:
         self._store = store
+        self._auditor = auditor or silent()
         self._stable_age_s = storage.stable_age_s
         self._retention = retention
         self._stopping = threading.Event()
@@ -103,6 +107,7 @@ class Keeper:
             study = gone.study
             told = (gone.reason, study.study_instance_uid, study.instances, study.size)
             logger.info("retention by %s: study %s deleted, %d instances, %d bytes", *told)
+            self._auditor.deleted(None, study, whole=True)
             if self._stopping.is_set():
                 return
         over = excess(self._store, self._retention)

@@ -18,7 +18,7 @@ from storage.matching import LEVELS, joined, where
 from storage.questions import forget
 from storage.records import Condition, Equals, StudyShare
 from storage.regions import delete_regions
-from storage.schema import INSTANCE, JOB, STUDY
+from storage.schema import INSTANCE, JOB, PATIENT, STUDY
 from storage.studies import busy
 
 _Gone = tuple[str, int]  # path and size of a file that no row names any more
@@ -39,15 +39,16 @@ class Deletion:
     def plan(self, conditions: Sequence[Condition]) -> list[StudyShare]:
         """What `delete` would delete, by Study Instance UID. ValueError without a condition: not everything."""
         uid, last = STUDY.c.study_instance_uid, STUDY.c.last_received_at
+        patient = (PATIENT.c.patient_id, PATIENT.c.patient_name)
         query = (
-            select(uid, func.count(INSTANCE.c.id), func.sum(INSTANCE.c.size), last)
+            select(uid, func.count(INSTANCE.c.id), func.sum(INSTANCE.c.size), last, *patient)
             .select_from(joined(LEVELS))
             .where(*where("IMAGE", _some(conditions)))
-            .group_by(uid, last)
+            .group_by(uid, last, *patient)
             .order_by(uid)
         )
         with self._database.reading() as connection:
-            return [StudyShare(study, n, int(size), at) for study, n, size, at in connection.execute(query)]
+            return [StudyShare(study, n, int(size), *rest) for study, n, size, *rest in connection.execute(query)]
 
     def delete(self, conditions: Sequence[Condition]) -> Iterator[StudyShare]:
         """Delete every instance that meets the conditions, study after study; what went of each. StorageError."""

@@ -216,6 +216,8 @@ class StudyShare:
     instances: int
     size: int  # bytes of the files, as received
     last_received_at: float
+    patient_id: str = field(default="", repr=False)
+    patient_name: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

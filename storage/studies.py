@@ -9,14 +9,18 @@ from sqlalchemy import ColumnElement, Select, case, func, select, update
 
 from storage.database import Database, counted
 from storage.records import StudyCounts, StudyOrder, StudyShare
-from storage.schema import INSTANCE, JOB, SERIES, STUDY
+from storage.schema import INSTANCE, JOB, PATIENT, SERIES, STUDY
 
 CHUNK = 500  # studies marked in one transaction, or measured in one statement
 
+_PATIENT = (PATIENT.c.patient_id, PATIENT.c.patient_name)
 _SIZES = (
-    select(STUDY.c.study_instance_uid, func.count(INSTANCE.c.id), func.sum(INSTANCE.c.size), STUDY.c.last_received_at)
-    .select_from(STUDY.join(SERIES).join(INSTANCE))
-    .group_by(STUDY.c.id, STUDY.c.study_instance_uid, STUDY.c.last_received_at)
+    select(
+        *(STUDY.c.study_instance_uid, func.count(INSTANCE.c.id), func.sum(INSTANCE.c.size), STUDY.c.last_received_at),
+        *_PATIENT,
+    )
+    .select_from(PATIENT.join(STUDY).join(SERIES).join(INSTANCE))
+    .group_by(STUDY.c.id, STUDY.c.study_instance_uid, STUDY.c.last_received_at, *_PATIENT)
 )
 _UNDATED = case((func.coalesce(STUDY.c.study_date, "") == "", 1), else_=0)
 _ORDERS: dict[StudyOrder, tuple[ColumnElement[object], ...]] = {
@@ -76,7 +80,7 @@ class Studies:
     def _shares(self, ids: list[int]) -> Iterator[StudyShare]:
         query = _SIZES.add_columns(STUDY.c.id).where(STUDY.c.id.in_(ids))
         with self._database.reading() as connection:
-            found = {row[-1]: StudyShare(row[0], row[1], int(row[2]), row[3]) for row in connection.execute(query)}
+            found = {row[-1]: StudyShare(row[0], row[1], int(row[2]), *row[3:6]) for row in connection.execute(query)}
         return (found[study] for study in ids if study in found)
 
 

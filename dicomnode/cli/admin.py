@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import config as configuration
-from dicomnode.cli import options, output
+from dicomnode.audit import codes
+from dicomnode.cli import account, options, output
 from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
 from storage.store import Store
@@ -180,9 +181,14 @@ def reindex_archive(arguments: argparse.Namespace) -> int:
     settings = options.load(arguments, **{"ingest.workers": arguments.workers})
     store = existing(settings)
     try:
+        before = store.generations.live()
         result = _part(arguments, store, settings) if arguments.only else _whole(arguments, store, settings)
+        live = store.generations.live()
     finally:
         store.close()
+    if live is not None and before is not None and live.id != before.id:
+        with account.audited(settings) as who:
+            who.configured(codes.SOFTWARE_CONFIGURATION, f"generation {live.id} of model {live.model.id} is live")
     if arguments.json:
         output.as_json(result)
     else:

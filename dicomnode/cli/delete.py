@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dicomnode.cli import admin, options, output
+from dicomnode.cli import account, admin, options, output
 from dicomnode.config import Config
 from dicomnode.errors import ConfigError, DicomNodeError
 from storage.records import Condition, Equals, StudyShare
@@ -66,10 +66,11 @@ def delete(arguments: argparse.Namespace) -> int:
         if not _confirmed(arguments, plan.studies):
             output.complain("nothing was deleted")
             return 1
-        gone = []
-        with output.progress(quiet=arguments.json) as report:
+        gone, whole = [], arguments.series is None and arguments.instance is None
+        with account.audited(settings) as who, output.progress(quiet=arguments.json) as report:
             for study in plan.run():
                 gone.append(study)
+                who.deleted(study, whole=whole)
                 report("deleting", len(gone), max(len(gone), len(plan.studies)), "")
         return _told(arguments, gone, "deleted")
 

@@ -13,16 +13,17 @@ from operator import itemgetter
 from typing import Any, Final
 
 from dicomnode import log, private
+from dicomnode.audit.auditor import Auditor, Party, silent
 from dicomnode.config import SERVICES, DimseSettings, PeerSettings
 from dicomnode.dimse import contexts
 from dicomnode.dimse.exchange import Exchange, Service
+from dicomnode.dimse.parties import Address, address_of
 from dicomnode.dimse.provider import Spool, SpoolFactory
 from dicomnode.dimse.store import ReceivedFile
 from dicomnode.errors import IdentifierError, NotPermitted
 
 logger = logging.getLogger(__name__)
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Entry = tuple[Network | None, PeerSettings]
 EVERYTHING: Final = frozenset(SERVICES)
@@ -85,9 +86,11 @@ class Access:
         peers: tuple[PeerSettings, ...],
         more_titles: tuple[str, ...] = (),
         heard: Callable[[str], None] = lambda ae_title: None,
+        auditor: Auditor | None = None,
     ) -> None:
         """`more_titles`: AE titles that the node answers to besides those of the settings; `heard`: told who calls."""
         self._heard = heard
+        self._auditor = auditor or silent()
         titles = frozenset((settings.ae_title, *settings.called_ae_titles, *more_titles))
         self._called = titles if settings.check_called_ae else None
         accepts_unknown = {"accept": True, "refuse": False, "auto": not peers}
@@ -122,6 +125,7 @@ class Access:
             decision = self.decide(caller)
             if isinstance(decision, Refused):
                 logger.warning("association from %s refused: %s", _shown(caller), decision.why)
+                self._auditor.refused("association", Party(caller.calling, str(caller.address)), decision.why)
                 _reject(association, decision.reason)
             else:
                 self._heard(caller.calling)
@@ -219,12 +223,6 @@ def _peer_at(entries: list[Entry], address: Address) -> PeerSettings | None:
 
 def _holds(network: Network | None, address: Address) -> bool:
     return network is None or address in network
-
-
-def address_of(text: str) -> Address:
-    """A peer's address as the system gives it. An IPv4 address behind an IPv6 port is the IPv4 address, RFC 4291."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
 
 
 def _caller(association: Any) -> Caller:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dicomnode.audit.auditor import Auditor, silent
 from dicomnode.dimse import status
 from dicomnode.dimse.contexts import OPTIONS, PATIENT_ROOTS
 from dicomnode.dimse.exchange import Exchange
+from dicomnode.dimse.parties import requestor_of
 from dicomnode.query.service import Question, Response
 
 # Service-class-application-information of the extended negotiation, PS3.4 C.5.1.1 Table C.5-1.
@@ -15,8 +17,11 @@ RELATIONAL, DATE_TIME = 0, 1
 class FindService:
     """Answers C-FIND from the query service."""
 
-    def __init__(self, answer: Callable[[Question], Iterator[Response]], most: int = 0) -> None:
+    def __init__(
+        self, answer: Callable[[Question], Iterator[Response]], most: int = 0, auditor: Auditor | None = None
+    ) -> None:
         """`most` plain matches are returned, 0: all; with more the final status says that some were left out."""
+        self._auditor = auditor or silent()
         self._answer = answer
         self._most = most
 
@@ -25,9 +30,17 @@ class FindService:
         try:
             final = self._respond(exchange)
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
+            self._audit(exchange, status.comment_of(error))
             exchange.fail("C-FIND", error)
         else:
+            self._audit(exchange)
             exchange.respond(*final)
+
+    def _audit(self, exchange: Exchange, failure: str = "") -> None:
+        if self._auditor.is_on:
+            asked = exchange.message.Identifier.getvalue() if exchange.message.Identifier else b""
+            syntax = str(exchange.transfer_syntax)
+            self._auditor.queried(requestor_of(exchange.association), exchange.sop_class_uid, asked, syntax, failure)
 
     def _respond(self, exchange: Exchange) -> tuple[int, str]:
         """The Pending responses; returns the final status and its comment."""

@@ -31,7 +31,11 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class Places:
     """How many connections there are and may be, in all and by address, whatever port they came to."""
 
-    def __init__(self, maximum: int, maximum_per_address: int) -> None:
+    def __init__(
+        self, maximum: int, maximum_per_address: int, refused: Callable[[str], None] = lambda door: None
+    ) -> None:
+        """`refused` counts the connections that get no place."""
+        self._refused = refused
         self._maximum = maximum
         self._maximum_per_address = maximum_per_address
         self._lock = threading.Lock()
@@ -45,6 +49,7 @@ class Places:
             if not crowded and self._taken.total() < self._maximum:
                 self._taken[address] += 1
                 return True
+            self._refused("connection")
             if address not in self._full:
                 self._full.add(address)
                 whose = f"{self._taken[address]} from there" if crowded else f"{self._taken.total()} in all"

@@ -9,12 +9,14 @@ from typing import Any
 from pynetdicom import AE, evt
 
 from dicomnode import log, private, uids
+from dicomnode.audit.auditor import Auditor, silent
 from dicomnode.config import Config, DimseSettings
 from dicomnode.dimse import contexts
-from dicomnode.dimse.access import Access, address_of, guarded_find, guarded_spool
+from dicomnode.dimse.access import Access, guarded_find, guarded_spool
 from dicomnode.dimse.association import Services
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.lobby import Lobby, Places
+from dicomnode.dimse.parties import requestor_of
 from dicomnode.dimse.server import GuardedServer, House
 from dicomnode.dimse.status import SUCCESS
 from dicomnode.dimse.store import StoreService
@@ -40,6 +42,7 @@ class Receiver:
         find: FindService,
         others: Services,
         heard: Callable[[str], None] = lambda ae_title: None,
+        auditor: Auditor | None = None,
     ) -> None:
         """`others`: what is served besides C-ECHO, C-STORE and C-FIND; `heard`: told the AE title of who calls."""
         self._config = config
@@ -47,7 +50,8 @@ class Receiver:
         self._store = store
         self._find = find
         self._others = others
-        self._access = Access(config.dimse, config.peers, (config.query.ae_title,), heard)
+        self._auditor = auditor or silent()
+        self._access = Access(config.dimse, config.peers, (config.query.ae_title,), heard, self._auditor)
         self._lobby: Lobby | None = None
         self._plain: GuardedServer | None = None
         self._secure: GuardedServer | None = None
@@ -76,9 +80,10 @@ class Receiver:
         house = House(
             spool_factory=guarded_spool(self._store.spool),
             services=self._services(),
-            places=Places(2 * dimse.maximum_associations, dimse.maximum_per_address),
+            places=Places(2 * dimse.maximum_associations, dimse.maximum_per_address, self._auditor.counted),
             lobby=self._lobby,
             pdu_timeout_s=dimse.pdu_timeout_s,
+            auditor=self._auditor,
         )
         entity = _entity(dimse)
         if dimse.plain:
@@ -138,18 +143,17 @@ class Receiver:
         """What is left to pynetdicom, and what it asks on the way."""
         return [
             (evt.EVT_REQUESTED, self._access.on_requested),
-            (evt.EVT_REJECTED, _on_full),
+            (evt.EVT_REJECTED, self._on_full),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_C_STORE, self._store.on_store),
             (evt.EVT_SOP_EXTENDED, self._find.on_extended),
         ]
 
-
-def _on_full(event: Any) -> None:
-    """pynetdicom itself rejects for one reason only: there are too many associations."""
-    requestor = event.assoc.requestor
-    who = f"{log.printable(requestor.ae_title)} ({address_of(requestor.address)})"
-    logger.warning("association from %s refused: too many associations", who)
+    def _on_full(self, event: Any) -> None:
+        """pynetdicom itself rejects for one reason only: there are too many associations."""
+        who = requestor_of(event.assoc)
+        logger.warning("association from %s (%s) refused: too many associations", log.printable(who.name), who.address)
+        self._auditor.refused("association", who, "too many associations")
 
 
 def _port(server: GuardedServer | None) -> int | None:

@@ -8,7 +8,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydicom.datadict import tag_for_keyword
@@ -17,12 +17,15 @@ from pynetdicom.presentation import PresentationContext
 
 from dicomnode import log
 from dicomnode.attributes import elements
+from dicomnode.audit import subjects
+from dicomnode.audit.auditor import Auditor, Party, silent
 from dicomnode.config import PeerSettings
 from dicomnode.dimse import outgoing, status
 from dicomnode.dimse.contexts import PATIENT_ROOTS
 from dicomnode.dimse.exchange import Exchange, Suboperations
 from dicomnode.dimse.find import RELATIONAL, granted
 from dicomnode.dimse.outgoing import Caller, Watch
+from dicomnode.dimse.parties import requestor_of
 from dicomnode.dimse.suboperations import Origin, Outcome, Sender, Shelf, batches
 from dicomnode.dimse.wire import Element, Field, Writer
 from dicomnode.errors import PeerError, UnknownDestination
@@ -53,6 +56,7 @@ class Progress:
         self._clock = clock
         self._done = dict.fromkeys(Outcome, 0)
         self._failed: list[str] = []
+        self._sent: list[str] = []
         self._told_at = float("-inf")
         self._is_news = False
 
@@ -63,10 +67,15 @@ class Progress:
 
     def note(self, outcome: Outcome) -> None:
         """The next sub-operation ended."""
-        if outcome is Outcome.FAILED:
-            self._failed.append(self._found[-self.left].sop_instance_uid)
+        uids = self._failed if outcome is Outcome.FAILED else self._sent
+        uids.append(self._found[-self.left].sop_instance_uid)
         self._done[outcome] += 1
         self._is_news = True
+
+    @property
+    def outcomes(self) -> tuple[tuple[list[str], bool], ...]:
+        """SOP Instance UIDs, and whether these could not be sent."""
+        return (self._sent, False), (self._failed, True)
 
     def fail_rest(self) -> None:
         """None of the others can be sent."""
@@ -118,6 +127,7 @@ class RetrieveService:
     shelf: Shelf
     caller: Caller
     peers: tuple[PeerSettings, ...]
+    auditor: Auditor = field(default_factory=silent)
 
     def on_get(self, exchange: Exchange) -> None:
         """Send what matches on the same association. It is aborted when the asker breaks the protocol."""
@@ -135,7 +145,11 @@ class RetrieveService:
             self.caller.settings.network_timeout_s,
             _while_asked(exchange),
         )
-        _send(exchange, sender, found, progress)
+        asker = requestor_of(exchange.association)
+        try:
+            _send(exchange, sender, found, progress)
+        finally:
+            self._audit(asker, asker, progress)
         progress.finish()
 
     def on_move(self, exchange: Exchange) -> None:
@@ -147,10 +161,19 @@ class RetrieveService:
             exchange.fail("C-MOVE", error, failed_list((), exchange))
             return
         progress = Progress(exchange, found)
-        why = self._move(exchange, destination, found, progress)
+        try:
+            why = self._move(exchange, destination, found, progress)
+        finally:
+            self._audit(requestor_of(exchange.association), Party(destination.ae_title), progress)
         if exchange.is_over:
             raise PeerError("the asker has left")
         progress.finish(why)
+
+    def _audit(self, asker: Party, to: Party, progress: Progress) -> None:
+        for uids, failed in progress.outcomes:
+            self.auditor.counted_sent(len(uids), failed=failed)
+            if uids and self.auditor.is_on:
+                self.auditor.sent(to, subjects.named(self.store.catalog, uids), asked_by=asker, failed=failed)
 
     def _move(self, exchange: Exchange, peer: PeerSettings, found: list[Stored], progress: Progress) -> str:
         """Every sub-operation, on as many associations as their contexts need; why some could not be made."""

@@ -22,9 +22,10 @@ from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.transport import AddressInformation, AssociationServer
 
-from dicomnode.dimse.access import address_of
+from dicomnode.audit.auditor import Auditor, Party
 from dicomnode.dimse.association import NodeAssociation, Services
 from dicomnode.dimse.lobby import Guest, Lobby, Places
+from dicomnode.dimse.parties import address_of
 from dicomnode.dimse.provider import SpoolFactory, SpoolingProvider
 from dicomnode.dimse.states import GuardedStates
 from dicomnode.dimse.tls import Certificates, names_of
@@ -44,6 +45,7 @@ class House:
     places: Places
     lobby: Lobby
     pdu_timeout_s: float
+    auditor: Auditor
 
 
 class CountedAssociation(NodeAssociation):
@@ -51,6 +53,7 @@ class CountedAssociation(NodeAssociation):
 
     permitted: frozenset[str] = frozenset()  # of `config.SERVICES`, decided by `access`
     certificate_names: frozenset[str] | None = None  # None: it came without TLS
+    channel: int = 0  # its number for the audit trail
     ended: Callable[[], None]
 
     def run_reactor(self) -> None:
@@ -87,7 +90,7 @@ class GuardedServer(AssociationServer):  # type: ignore[misc]
             guest = Guest(
                 self._secured(request),
                 welcome=partial(self._welcome, client_address, leave),
-                dismissed=partial(_dismissed, client_address, leave),
+                dismissed=partial(self._dismissed, client_address, leave),
             )
             self.house.lobby.enter(guest)
         except BaseException:
@@ -108,9 +111,20 @@ class GuardedServer(AssociationServer):  # type: ignore[misc]
         """Make a connection that speaks an association."""
         association = self._association(connection, client_address)
         association.dul.socket.request_by = request_by
-        association.ended = leave
+        association.channel = self.house.auditor.channel()
+        association.ended = partial(self._ended, association.channel, leave)
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": client_address})
         association.start()
+
+    def _ended(self, channel: int, leave: Callable[[], None]) -> None:
+        leave()
+        self.house.auditor.ended(channel)
+
+    def _dismissed(self, client_address: Any, leave: Callable[[], None], why: str) -> None:
+        leave()
+        if why:
+            log.warning("connection from %s refused: %s", _counted_as(client_address), why)
+            self.house.auditor.refused("tls", Party("", _counted_as(client_address)), why)
 
     def _association(self, connection: socket.socket, client_address: Any) -> CountedAssociation:
         entity, house = self.ae, self.house
@@ -156,9 +170,3 @@ class GuardedServer(AssociationServer):  # type: ignore[misc]
 
 def _counted_as(client_address: Any) -> str:
     return str(address_of(client_address[0]))
-
-
-def _dismissed(client_address: Any, leave: Callable[[], None], why: str) -> None:
-    leave()
-    if why:
-        log.warning("connection from %s refused: %s", _counted_as(client_address), why)

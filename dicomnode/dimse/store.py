@@ -13,7 +13,10 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
 from dicomnode.attributes import part10
+from dicomnode.audit import subjects
+from dicomnode.audit.auditor import Auditor, silent
 from dicomnode.dimse import status
+from dicomnode.dimse.parties import requestor_of
 from dicomnode.errors import InvalidInstance, NotPermitted, SopClassDiffers
 from dicomnode.intake import Intake
 from dicomnode.sr.reader import ASKING_CLASSES
@@ -76,8 +79,9 @@ class Questions:
 class StoreService:
     """Receives data sets and makes them instances."""
 
-    def __init__(self, intake: Intake, questions: Questions | None = None) -> None:
+    def __init__(self, intake: Intake, questions: Questions | None = None, auditor: Auditor | None = None) -> None:
         self._intake = intake
+        self._auditor = auditor or silent()
         self._questions = questions
 
     def spool(self, association: Association, message: C_STORE_RQ) -> ReceivedFile:
@@ -112,6 +116,9 @@ class StoreService:
             raise NotPermitted("region queries are not permitted")
         calling = event.assoc.requestor.ae_title
         taken = self._intake.keep(received.scratch, calling, partial(_check_command, event=event))
+        self._auditor.received(
+            event.assoc.channel, requestor_of(event.assoc), subjects.arrived(taken.new), taken.added.outcome
+        )
         if asks is not None:  # before 0x0000: killed in between, the peer sends it again
             asks.ask(taken.new.sop_instance_uid, calling)
 

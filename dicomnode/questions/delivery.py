@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from dicomnode import log
+from dicomnode.audit import subjects
+from dicomnode.audit.auditor import Auditor, Party, silent
 from dicomnode.config import PeerSettings
 from dicomnode.dimse import suboperations
 from dicomnode.dimse.outgoing import Caller
@@ -39,6 +41,7 @@ class DeliveryService:
         caller: Caller,
         peers: tuple[PeerSettings, ...],
         results_to: str = "",
+        auditor: Auditor | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`results_to`: the AE title that all results go to; empty: to who asked."""
@@ -47,6 +50,7 @@ class DeliveryService:
         self._caller = caller
         self._peers = {peer.ae_title: peer for peer in reversed(peers) if peer.host}
         self._results_to = results_to
+        self._auditor = auditor or silent()
         self._clock = clock
         self._rounds = Rounds("result-delivery", self._step, POLL_S, "results cannot be sent")
 
@@ -105,12 +109,19 @@ class DeliveryService:
             raise PeerError("the node is stopping")
 
     def _end(self, delivery: Delivery, outcome: Outcome, status: int | None) -> None:
+        self._audit(delivery, failed=outcome is Outcome.FAILED)
         if outcome is Outcome.FAILED:
             why = "it cannot be sent as it is stored" if status is None else f"refused with 0x{status:04X}"
             self._refused(delivery, why)
             return
         self._store.deliveries.end(delivery.id, "sent")
         logger.info("result %s sent to %s", delivery.sop_instance_uid, log.printable(delivery.ae_title))
+
+    def _audit(self, delivery: Delivery, *, failed: bool) -> None:
+        self._auditor.counted_sent(1, failed=failed)
+        if self._auditor.is_on:
+            found = subjects.named(self._store.catalog, [delivery.sop_instance_uid])
+            self._auditor.sent(Party(delivery.ae_title), found, failed=failed)
 
     def _refused(self, delivery: Delivery, why: str) -> None:
         self._store.deliveries.end(delivery.id, "refused", why)

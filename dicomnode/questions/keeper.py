@@ -16,6 +16,7 @@ from pydicom.tag import Tag
 from dicomnode import log
 from dicomnode.attributes.header import read_header
 from dicomnode.attributes.values import charset_of, texts
+from dicomnode.audit.auditor import Auditor, Party, silent
 from dicomnode.config import QuerySettings
 from dicomnode.errors import (
     DecodeError,
@@ -58,6 +59,7 @@ class QuestionKeeper:
         results: Results,
         settings: QuerySettings,
         owe: Callable[[Question, str], None],
+        auditor: Auditor | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`owe` is told of each result object that is stored, and of the question that it answers."""
@@ -66,6 +68,7 @@ class QuestionKeeper:
         self._results = results
         self._wait_s = settings.wait_s
         self._owe = owe
+        self._auditor = auditor or silent()
         self._clock = clock
         self._rounds = Rounds("question-keeper", self._step, POLL_S, "questions cannot be answered")
 
@@ -125,7 +128,15 @@ class QuestionKeeper:
         self._check_patient(document, query)
         values = kept.written(query, answer, new_uid)
         self._store.questions.answer(question.id, values, new_uid(), new_uid())
+        self._audit(question)
         logger.info("question %s answered: %d hits", question.sop_instance_uid, len(answer.hits))
+
+    def _audit(self, question: Question, failure: str = "") -> None:
+        """The SR is the query: its UID is written down, and it is in the archive."""
+        row = self._store.catalog.instance(question.sop_instance_uid) if self._auditor.is_on else None
+        if row is not None:
+            who, uid = Party(question.source_ae), question.sop_instance_uid.encode()
+            self._auditor.queried(who, row.sop_class_uid, uid, row.transfer_syntax_uid, failure)
 
     def _check_patient(self, document: Dataset, query: RegionQuery) -> None:
         """RoiError unless the SR and all its images are of one patient: an answer shows them together."""
@@ -163,6 +174,7 @@ class QuestionKeeper:
         logger.warning("question %s: %s", question.sop_instance_uid, log.printable(reason))
         if question.state == "waiting":
             self._store.questions.fail(question.id, reason)
+            self._audit(question, reason)
         else:
             self._store.questions.finish(question.id, reason)
 

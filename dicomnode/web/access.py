@@ -8,11 +8,12 @@ import hmac
 import ipaddress
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.requests import Request
 
+from dicomnode.audit.auditor import Auditor, Party, silent
 from dicomnode.config import SERVICES, DimseSettings, PeerSettings, WebSettings
 from dicomnode.errors import NotPermitted
 from dicomnode.web.errors import NotAuthenticated
@@ -30,6 +31,12 @@ class Caller:
 
     name: str
     services: frozenset[str]
+    address: str = ""
+
+    @property
+    def party(self) -> Party:
+        """As the audit trail names it."""
+        return Party(self.name, self.address)
 
 
 class Access:
@@ -41,25 +48,50 @@ class Access:
         dimse: DimseSettings,
         peers: tuple[PeerSettings, ...],
         heard: Callable[[str], None] = lambda ae_title: None,
+        auditor: Auditor | None = None,
     ) -> None:
         """`heard`: told the AE title of who asks."""
         self._heard = heard
+        self._auditor = auditor or silent()
         self._peers = peers
         self._accepts_unknown = {"accept": True, "refuse": False, "auto": not peers}[dimse.unknown_peers]
         self._is_secure = web.public_url.startswith("https://")  # TLS ends at a proxy in front
 
-    def caller(self, request: Request, session_token: str | None = None) -> Caller:
+    def caller(self, request: Request, session_token: str | None = None, *, logs_in: bool = False) -> Caller:
         """Who asks. NotAuthenticated when it is nobody who may; NotPermitted when it may not from there.
 
-        `session_token`: what a browser logged in with, instead of the header that it cannot send.
+        `session_token`: what a browser logged in with, instead of the header that it cannot send; `logs_in`: does now.
         """
-        caller = self._decided(request, session_token)
-        self._heard(caller.name)
-        return caller
-
-    def _decided(self, request: Request, session_token: str | None) -> Caller:
         address = _address(request)
         token = session_token or _token(request)
+        try:
+            caller = replace(self._decided(address, token), address=str(address))
+        except (NotAuthenticated, NotPermitted) as refused:
+            self._turn_away(Party("", str(address)), str(refused), is_known=token is not None, logs_in=logs_in)
+            raise
+        self._heard(caller.name)
+        (self._auditor.logged_in if logs_in else self._auditor.seen)(caller.party)
+        return caller
+
+    def _turn_away(self, who: Party, why: str, *, is_known: bool, logs_in: bool) -> None:
+        """Told of unless it showed nothing: a browser that comes to log in does not."""
+        if logs_in:
+            self._auditor.logged_in(who, why)
+            self._auditor.counted("http")
+        elif is_known:
+            self._auditor.refused("http", who, why)
+        else:
+            self._auditor.counted("http")
+
+    def denied(self, caller: Caller, why: str) -> None:
+        """Somebody who was let in asked for what it may not."""
+        self._auditor.refused("http", caller.party, why)
+
+    def left(self, caller: Caller) -> None:
+        """Somebody ended a session."""
+        self._auditor.logged_out(caller.party)
+
+    def _decided(self, address: Address, token: str | None) -> Caller:
         if token is not None:
             return self._by_token(token, address)
         known = [peer for peer in self._peers if not peer.token and peer.addresses and not self._is_barred(peer)]
@@ -96,6 +128,7 @@ def permit(access: Access, service: str) -> Callable[[Request], Caller]:
         caller = access.caller(request)
         if service not in caller.services:
             logger.warning("HTTP request of %s refused: %s not permitted", caller.name or "nobody known", service)
+            access.denied(caller, f"{service} not permitted")
             raise NotPermitted(f"{_WORDS[service]} is not permitted")
         return caller
 

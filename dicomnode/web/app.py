@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dicomnode.audit.auditor import Auditor
 from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError
@@ -31,6 +32,7 @@ from dicomnode.query.service import Question
 from dicomnode.query.service import Response as Found
 from dicomnode.web import openapi, problems, qido
 from dicomnode.web.access import ECHO, FIND, GET, QUERY, STORE, Access, Caller, permit
+from dicomnode.web.audited import WebAudit
 from dicomnode.web.health import Health
 from dicomnode.web.metrics import Metrics
 from dicomnode.web.pages import routes as pages
@@ -74,6 +76,12 @@ class Services:
     metrics: Metrics
     health: Health
     contacts: Contacts
+    auditor: Auditor
+
+    @property
+    def audit(self) -> WebAudit:
+        """What tells of requests."""
+        return WebAudit(self.auditor, self.store.catalog)
 
 
 class Rooms:
@@ -89,7 +97,7 @@ class Rooms:
 def application(services: Services) -> ASGIApp:
     """The whole of it."""
     web = services.config.web
-    access = Access(web, services.config.dimse, services.config.peers, services.contacts.heard)
+    access = Access(web, services.config.dimse, services.config.peers, services.contacts.heard, services.auditor)
     app = Starlette(
         routes=[
             *_dicomweb(services, access),
@@ -162,11 +170,11 @@ def _dicomweb(services: Services, access: Access) -> list[BaseRoute]:
     reader = WebShelf(store.files, services.transcoder)
     wado = Wado(store.catalog, reader, web.public_url)
     pictures = Pictures(store.catalog, reader, services.renderer)
-    get = partial(_threaded, access, GET)
-    show = partial(_threaded, access, GET, room="pictures")
+    get = partial(_threaded, access, GET, services.audit)
+    show = partial(_threaded, access, GET, services.audit, room="pictures")
     paths: list[tuple[str, Endpoint]] = []
     for level, path in _SEARCHES:
-        paths.append((path, _threaded(access, FIND, _searcher(services, level))))
+        paths.append((path, _threaded(access, FIND, services.audit, _searcher(services, level))))
     for path in (STUDY, STUDY + SERIES, STUDY + SERIES + INSTANCE):
         paths += [
             (path, get(wado.instances)),
@@ -215,14 +223,15 @@ def _searcher(services: Services, level: Level) -> Plain:
     return search
 
 
-def _threaded(access: Access, service: str, plain: Plain, room: str = "") -> Endpoint:
+def _threaded(access: Access, service: str, audit: WebAudit, plain: Plain, room: str = "") -> Endpoint:
     """A request that may be asked, answered in a thread; `room`: of which kind it is."""
     check = permit(access, service)
 
     async def endpoint(request: Request) -> Response:
-        check(request)
+        caller = check(request)
         limiter = getattr(request.app.state.rooms, room) if room else None
-        return await anyio.to_thread.run_sync(plain, request, limiter=limiter)
+        answer = partial(plain, request)
+        return await anyio.to_thread.run_sync(audit.answered, service, request, caller, answer, limiter=limiter)
 
     return endpoint
 
@@ -245,17 +254,20 @@ async def _run(limiter: CapacityLimiter, function: Callable[..., Any], *argument
 def _similar(services: Services, access: Access) -> list[BaseRoute]:
     web, store = services.config.web, services.store
     similar = Similar(services.answer, store.catalog, store.files, web.public_url)
-    check = permit(access, QUERY)
+    check, audit = permit(access, QUERY), services.audit
 
     async def ask(request: Request) -> Response:
         caller: Caller = check(request)
         rooms = request.app.state.rooms
         async with rooms.bodies:
             body = b"".join([piece async for piece in pieces(request, MAXIMUM_QUESTION, web.timeout_s)])
-            return await anyio.to_thread.run_sync(similar.ask, request, caller, body, limiter=rooms.questions)
+            answer = partial(similar.ask, request, caller, body)
+            kind = request.headers.get("content-type", "")
+            return await anyio.to_thread.run_sync(audit.asked, caller, body, kind, answer, limiter=rooms.questions)
 
     async def kept(request: Request) -> Response:
-        return similar.kept(request, check(request))
+        caller = check(request)
+        return audit.answered(QUERY, request, caller, partial(similar.kept, request, caller))
 
     return [Route("/similar", ask, methods=["POST"]), Route("/similar/{query}", kept, methods=["GET"])]
 
@@ -273,7 +285,9 @@ def _watching(services: Services, access: Access) -> list[BaseRoute]:
     return [
         Route("/health/live", services.health.live, methods=["GET"]),
         Route("/health/ready", services.health.ready, methods=["GET"]),
-        Route("/metrics", _threaded(access, ECHO, lambda request: services.metrics.response()), methods=["GET"]),
+        Route(
+            "/metrics", _threaded(access, ECHO, services.audit, lambda _: services.metrics.response()), methods=["GET"]
+        ),
         Route("/openapi.json", described, methods=["GET"]),
         Route("/docs", page, methods=["GET"]),
     ]
@@ -284,5 +298,7 @@ def _pages(services: Services, access: Access) -> list[BaseRoute]:
     reader = WebShelf(services.store.files, services.transcoder)
     pictures = Pictures(services.store.catalog, reader, services.renderer)
     return pages.routes(
-        pages.Desk(services.config, services.store, services.answer, pictures, access, services.contacts)
+        pages.Desk(
+            services.config, services.store, services.answer, pictures, access, services.contacts, services.audit
+        )
     )

@@ -42,6 +42,15 @@ class Metrics:
             buckets=QUERY_BUCKETS_S,
             registry=self._registry,
         )
+        self._refused = Counter(
+            "dicomnode_refused",
+            "Who was turned away, by door: see docs/operations.md.",
+            ("door",),
+            registry=self._registry,
+        )
+        self._sent = Counter(
+            "dicomnode_sent_instances", "Instances sent to peers by DIMSE.", ("outcome",), registry=self._registry
+        )
         self._requests = Counter(
             "dicomnode_http_requests", "HTTP requests that were answered.", ("status",), registry=self._registry
         )
@@ -53,6 +62,14 @@ class Metrics:
     def received(self) -> None:
         """An instance was acknowledged."""
         self._received.inc()
+
+    def refused(self, door: str) -> None:
+        """Somebody was turned away."""
+        self._refused.labels(door).inc()
+
+    def sent(self, count: int, *, failed: bool) -> None:
+        """So many instances were sent to a peer, or could not be."""
+        self._sent.labels("failed" if failed else "sent").inc(count)
 
     def answered(self, status: int) -> None:
         """An HTTP request was answered."""

@@ -1,7 +1,10 @@
 """A node's configuration and services in, its HTTP port out, with the child processes that it alone uses."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
+from dicomnode.audit import subjects
+from dicomnode.audit.auditor import Auditor
 from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.intake import Intake, Taken
@@ -20,6 +23,15 @@ from storage.store import Store
 MIB = 1 << 20
 
 
+@dataclass(frozen=True)
+class Watchers:
+    """What is told of requests: what counts them, remembers who asks, and writes it down."""
+
+    metrics: Metrics
+    contacts: Contacts
+    auditor: Auditor
+
+
 class WebPort:
     """DICOMweb and the rest of HTTP, listening from `start` to `stop`."""
 
@@ -30,13 +42,13 @@ class WebPort:
         intake: Intake,
         answer: Callable[[Question], Iterator[Response]],
         ask: Callable[[str, str], object],
-        metrics: Metrics,
+        watchers: Watchers,
         checks: Mapping[str, Check],
-        contacts: Contacts,
     ) -> None:
-        """`ask` makes a stored SR a question, durably; `checks`: whether it is ready; `contacts`: told who asks."""
+        """`ask` makes a stored SR a question, durably; `checks`: whether it is ready."""
         self._config = config
         self._ask = ask
+        self._auditor = watchers.auditor
         limits = Policy.of(config.ingest).limits
         self._transcoder = TranscoderProcess(TranscoderSettings(limits, config.log))
         self._renderer = RendererProcess(RendererSettings(limits, config.log))
@@ -48,9 +60,10 @@ class WebPort:
             answer=answer,
             transcoder=self._transcoder,
             renderer=self._renderer,
-            metrics=metrics,
+            metrics=watchers.metrics,
             health=Health({"disk": lambda: _has_room(store, config), **checks}),
-            contacts=contacts,
+            contacts=watchers.contacts,
+            auditor=watchers.auditor,
         )
         self._server = WebServer(application(services), config.web, config.web.host or config.dimse.host)
 
@@ -70,7 +83,8 @@ class WebPort:
         self._renderer.stop()
 
     def _stored(self, taken: Taken, caller: Caller) -> None:
-        """An SR is a question where it may be one. Before the answer: killed in between, the client sends it again."""
+        """Before the answer: killed in between, the client sends it again. An SR is a question where it may be one."""
+        self._auditor.received(0, caller.party, subjects.arrived(taken.new), taken.added.outcome)
         if self._config.web.ask and taken.new.sop_class_uid in ASKING_CLASSES and QUERY in caller.services:
             self._ask(taken.new.sop_instance_uid, caller.name)
 

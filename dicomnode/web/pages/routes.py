@@ -5,6 +5,7 @@ for a token (`sessions`), and by the address or as anybody where it does not, as
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -21,6 +22,7 @@ from dicomnode.errors import DicomNodeError, IdentifierError, NotPermitted, NotR
 from dicomnode.uids import is_uid
 from dicomnode.web import problems, resources
 from dicomnode.web.access import FIND, GET, QUERY, Access, Caller
+from dicomnode.web.audited import WebAudit
 from dicomnode.web.errors import BadRequest, NotAuthenticated
 from dicomnode.web.pages import admin, films, hits, links, sessions, studies, words
 from dicomnode.web.pages.films import Film
@@ -52,6 +54,7 @@ class Desk:
     pictures: Pictures
     access: Access
     contacts: Contacts
+    audit: WebAudit
 
 
 def routes(desk: Desk) -> list[BaseRoute]:
@@ -97,7 +100,8 @@ class Pages:
             try:
                 caller = self._permitted(request, service)
                 limiter = getattr(request.app.state.rooms, room) if room else None
-                return await anyio.to_thread.run_sync(view, self, request, caller, limiter=limiter)
+                answered, answer = self._desk.audit.answered, partial(view, self, request, caller)
+                return await anyio.to_thread.run_sync(answered, service, request, caller, answer, limiter=limiter)
             except NotAuthenticated:
                 return RedirectResponse("/login?" + urlencode({"next": _path_of(request)}), 303)
             except (DicomNodeError, StorageError) as error:
@@ -131,8 +135,10 @@ class Pages:
         caller = self._desk.access.caller(request, self._sessions.token(request))
         if service == ADMIN:
             if not self._is_administrator(caller):
+                self._desk.access.denied(caller, "admin not permitted")
                 raise NotPermitted("this page is for administrators: see web.administrators")
         elif service not in caller.services:
+            self._desk.access.denied(caller, f"{service} not permitted")
             raise NotPermitted(f"{_WORDS[service]} is not permitted")
         return caller
 
@@ -268,7 +274,7 @@ class Pages:
         """A session for the token of the form, or the form again."""
         token, onward = form.get("token", "").strip(), sessions.local_path(form.get("next", "/"))
         try:
-            self._desk.access.caller(request, token or "-")
+            self._desk.access.caller(request, token or "-", logs_in=True)
         except (NotAuthenticated, NotPermitted) as refused:
             wrong = words.capital(str(refused))
             return self._renderer.page("login.html", 403, onward=onward, wrong=wrong, **NOBODY)
@@ -280,6 +286,10 @@ class Pages:
 
     def on_logout(self, request: Request, _form: Mapping[str, str]) -> Response:
         """The end of the session."""
+        token = self._sessions.token(request)
+        if token is not None:
+            with suppress(DicomNodeError):
+                self._desk.access.left(self._desk.access.caller(request, token))
         self._sessions.end(request)
         response = RedirectResponse("/login", 303)
         response.delete_cookie(sessions.COOKIE, path="/", httponly=True, samesite="strict")

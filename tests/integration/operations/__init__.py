@@ -1,0 +1,1 @@
+"""Result objects, judged by other people's programs."""
