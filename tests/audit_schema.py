@@ -1,4 +1,4 @@
-"""An audit message in, where it breaks the schema of PS3.15 A.5.1.1 out: the schema as a table, apart from the writer."""
+"""An audit message in, where it breaks the schema of PS3.15 A.5.1.1 out: a table, written apart from the writer."""
 
 import base64
 import binascii

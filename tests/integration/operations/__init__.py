@@ -1,1 +1,1 @@
-"""Result objects, judged by other people's programs."""
+"""What keeps a node running: the audit trail, the log, verifying, backup, and what ships to run it."""
