@@ -18,6 +18,7 @@ DicomNodeError
 │   ├── UnknownObject      on another SOP instance than the well-known one
 │   └── ActionTooLarge     about more than is answered at once
 ├── Unsendable             a stored instance that cannot be sent on an association
+├── BackupError            a folder that is no whole backup, or one that cannot be made or restored there
 ├── ModelFailure           the model process failed or did not answer in time
 └── PeerError              another AE refused, failed or went away (client side)
     └── PeerRefused          it does not want what it was called for: calling again changes nothing
@@ -102,6 +103,10 @@ class ActionTooLarge(ActionError):
 
 class Unsendable(DicomNodeError):
     """A stored instance whose file is gone or damaged, or that the other side cannot take in any encoding of it."""
+
+
+class BackupError(DicomNodeError):
+    """A folder that holds no whole backup, or a place where none can be made or restored."""
 
 
 class ModelFailure(DicomNodeError):

@@ -1,6 +1,10 @@
-"""Everything kept in, what contradicts something else out. Reads all files: minutes for a large archive."""
+"""Everything kept in, what contradicts something else out, beside a node that serves. Reads all files, or their sizes.
 
-from collections.abc import Iterator
+Memory bound: the rows and names of one 256th of the archive.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Select, exists, func, not_, select
@@ -13,34 +17,55 @@ from storage.local_maps import SOUND
 from storage.records import Disagreement
 from storage.schema import GENERATION, INSTANCE, JOB, LOCAL_MAP, PATIENT, REGION, SERIES, STUDY, VECTOR
 
-
-def check(database: Database, catalog: Catalog, files: Files) -> list[Disagreement]:
-    """Files against rows; jobs, regions and local maps against each other. Nothing is changed.
-
-    What arrives meanwhile may show as an unknown file: it has no row yet.
-    """
-    return [*_files(catalog, files), *_empty(database), *_jobs(database), *_local_maps(database)]
+Report = Callable[[str, int, int, str], None]
 
 
-def _files(catalog: Catalog, files: Files) -> Iterator[Disagreement]:
-    missing = {path: uid for path, (uid, _, _) in catalog.files_under("").items()}
-    for prefix, paths in files.shards():
+@dataclass(frozen=True)
+class Care:
+    """How closely files are looked at. `settled_since`: unknown files changed after it (s since 1970) are arriving."""
+
+    report: Report = lambda stage, done, total, text: None
+    contents: bool = True  # False: sizes only
+    settled_since: float = float("inf")
+
+
+def check(database: Database, catalog: Catalog, files: Files, care: Care) -> list[Disagreement]:
+    """Files against rows; jobs, regions and local maps against each other. Nothing is changed."""
+    found = list(_files(catalog, files, care))
+    for number, part in enumerate(_PARTS, start=1):
+        found += part(database)
+        care.report("rows", number, len(_PARTS), "")
+    return found
+
+
+def _files(catalog: Catalog, files: Files, care: Care) -> Iterator[Disagreement]:
+    """Each 256th of them: rows are read before its names and after, so that what comes and goes is no fault."""
+    total, done = catalog.count(), 0
+    for prefix in files.prefixes():
+        before = catalog.files_under(prefix)
+        paths = files.under(prefix)
         rows = catalog.files_under(prefix)
-        for path in paths:
-            missing.pop(path, None)
-            if path not in rows:
+        for path in sorted(paths):
+            if path in rows:
+                yield from _content(catalog, files, path, *rows[path], care=care)
+                done += 1
+                care.report("files", done, max(total, done), "")
+            elif files.changed(path) < care.settled_since:
                 yield Disagreement("file unknown", path, "no instance names it")
-            else:
-                yield from _content(files, path, *rows[path])
-    for path, uid in sorted(missing.items()):
-        yield Disagreement("file missing", uid, path)
+        for path, (uid, _, _) in sorted(before.items()):
+            if path not in paths and path in rows:
+                yield Disagreement("file missing", uid, path)
 
 
-def _content(files: Files, path: str, uid: str, sha256: str, size: int) -> Iterator[Disagreement]:
+def _content(
+    catalog: Catalog, files: Files, path: str, uid: str, sha256: str, size: int, *, care: Care
+) -> Iterator[Disagreement]:
     try:
-        found = files.digest(path)
+        found = files.digest(path) if care.contents else files.measured(path, sha256)
     except FileError as error:
-        yield Disagreement("file missing", uid, str(error))
+        row = catalog.instance(uid)
+        if row is not None and row.path == path:  # else it was deleted just now
+            yield Disagreement("file missing", uid, str(error))
         return
     if (found.sha256, found.size) != (sha256, size):
         yield Disagreement(
@@ -104,3 +129,6 @@ def _unexpected(condition: ColumnElement[bool]) -> Select[str, int]:
         .distinct()
         .order_by(INSTANCE.c.sop_instance_uid)
     )
+
+
+_PARTS: tuple[Callable[[Database], Iterator[Disagreement]], ...] = (_empty, _jobs, _local_maps)

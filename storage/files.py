@@ -18,6 +18,7 @@ from storage.durable import make_folder, reported, sync_folders
 from storage.errors import FileError
 from storage.records import KeptFile
 
+QUARANTINE = "quarantine"
 PIECE = 1 << 20  # bytes read at once when a file is hashed
 
 
@@ -131,11 +132,33 @@ class Files:
                 size += len(piece)
         return KeptFile(relative, content.hexdigest(), size)
 
-    def shards(self) -> Iterator[tuple[str, list[str]]]:
-        """(prefix of relative paths, relative paths) for each first-level folder, sorted."""
-        for shard in sorted(self._kept.iterdir()):
-            found = (path for path in shard.glob("*/*") if path.is_file())
-            yield f"{shard.relative_to(self.root)}/", sorted(str(path.relative_to(self.root)) for path in found)
+    def measured(self, relative: str, sha256: str) -> KeptFile:
+        """The file by its size alone, its digest taken for granted. FileError when it is not there."""
+        with reported("looking at a file"):
+            return KeptFile(relative, sha256, self.path(relative).stat().st_size)
+
+    def prefixes(self) -> Iterator[str]:
+        """What relative paths begin with, one after the other."""
+        return (f"{self._kept.name}/{number:02x}/" for number in range(256))
+
+    def under(self, prefix: str) -> set[str]:
+        """The relative paths of the files there are below a prefix."""
+        found = (path for path in (self.root / prefix).glob("*/*") if path.is_file())
+        return {str(path.relative_to(self.root)) for path in found}
+
+    def changed(self, relative: str) -> float:
+        """When a file was kept, seconds since 1970; infinity when it is gone."""
+        return _changed(self.path(relative))
+
+    def quarantine(self, relative: str) -> Path:
+        """Take a file that no row points to out of the archive, to a folder of its own; where it is now."""
+        folder = self.root / QUARANTINE
+        with reported("quarantine"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            target = folder / Path(relative).name
+            self.path(relative).rename(target)
+            sync_folders([self.root, folder, self.path(relative).parent])
+        return target
 
     def sweep(self, referenced: Callable[[str], set[str]], older_than: float) -> int:
         """Remove what no process is writing and no row points to; returns how many files went.
@@ -144,7 +167,8 @@ class Files:
         since 1970) stay: they may be between creation and lock, or between rename and row.
         """
         removed = sum(_remove_if_left(path) for path in self._scratch.iterdir() if _changed(path) < older_than)
-        for prefix, paths in self.shards():
+        for prefix in self.prefixes():
+            paths = self.under(prefix)
             old = [path for path in paths if _changed(self.path(path)) < older_than]
             # Asked after the listing: a row written in between saves its file.
             for path in sorted(set(old) - referenced(prefix)) if old else ():

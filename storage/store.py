@@ -8,7 +8,8 @@ root/models/            weights, put there by whoever has them
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,9 +17,10 @@ from typing import Self
 from sqlalchemy import URL
 
 from storage.catalog import Catalog
-from storage.check import check
+from storage.check import Care, check
 from storage.commitments import Commitments
 from storage.conflicts import Conflicts
+from storage.copies import Copies
 from storage.database import Database
 from storage.deletion import Deletion
 from storage.durable import make_folder, reported, sync_folders
@@ -52,6 +54,7 @@ class Store:
         self.files = Files(root)
         self.catalog = Catalog(database, self.files, clock)
         self.studies = Studies(database, clock)
+        self.copies = Copies(database)
         self.conflicts = Conflicts(database)
         self.deletion = Deletion(database, self.files, clock)
         self.generations = Generations(database, clock)
@@ -93,6 +96,18 @@ class Store:
         """Whether a folder holds an archive with its own database."""
         return (root / DATABASE).is_file()
 
+    @staticmethod
+    @contextmanager
+    def fresh(url: str) -> Iterator[Copies]:
+        """An empty database, to be made what a copy of one says. DatabaseError when it is not empty."""
+        database = Database(url)
+        try:
+            copies = Copies(database)
+            copies.check_empty()
+            yield copies
+        finally:
+            database.close()
+
     def close(self) -> None:
         """Close the database's connections; what was committed is safe without it."""
         self._database.close()
@@ -109,6 +124,6 @@ class Store:
         """Remove left-overs of dead processes that are older than `age_s`; returns how many files went."""
         return self.files.sweep(lambda prefix: set(self.catalog.files_under(prefix)), self._clock() - age_s)
 
-    def check(self) -> list[Disagreement]:
-        """Compare rows, files and loaded indexes with each other. Reads every file."""
-        return check(self._database, self.catalog, self.files) + self.vectors.check()
+    def check(self, care: Care | None = None) -> list[Disagreement]:
+        """Compare rows, files and loaded indexes with each other. Reads every file, unless `care` says otherwise."""
+        return check(self._database, self.catalog, self.files, care or Care()) + self.vectors.check()

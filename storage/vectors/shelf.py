@@ -7,8 +7,8 @@ Every plan's candidates are scored again from SQL's rows (scoring.py), so the pl
 """
 
 import threading
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,21 @@ from storage.vectors.snapshot import Snapshots, origin
 EXACT_LIMIT = 50_000  # vectors of an anatomy that are scanned; above, a graph is built
 GATHER_LIMIT = 512  # allowed instances whose rows are read from SQL instead of filtered in memory
 ATTEMPTS = 5  # searches again when candidates vanish from SQL between search and scoring
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A snapshot that is not what SQL says, and how."""
+
+    key: Key
+    detail: str
+
+    @property
+    def disagreement(self) -> Disagreement:
+        """As `Store.check` tells it."""
+        key = self.key
+        subject = f"generation {key.generation}, projection {key.place}, anatomy {key.anatomy}"
+        return Disagreement("index differs", subject, self.detail)
 
 
 class Shelf:
@@ -260,10 +275,44 @@ class Shelf:
                 self._bring_up(connection, partition, counted(connection, "change"))
                 detail = _difference(connection, partition)
             if detail:
-                key = partition.key
-                subject = f"generation {key.generation}, projection {key.place}, anatomy {key.anatomy}"
-                found.append(Disagreement("index differs", subject, detail))
+                found.append(Damage(partition.key, detail).disagreement)
         return found
+
+    def examine(self, generation_id: int, report: Callable[[int, int], None]) -> list[Damage]:
+        """Which snapshots on disk disagree with SQL; those that there are. Nothing is loaded or changed.
+
+        Memory bound: one partition.
+        """
+        generation, found = self._generation(generation_id), []
+        keys = [key for key in self._snapshots.keys(generation_id) if key.place < len(generation.model.projections)]
+        for number, key in enumerate(keys, start=1):
+            detail = self._examined(generation, key)
+            found += [Damage(key, detail)] if detail else []
+            report(number, len(keys))
+        return found
+
+    def _examined(self, generation: Generation, key: Key) -> str:
+        detail = ""
+        for _ in range(2):  # the node may have been writing it
+            try:
+                return self._compared(generation, key)
+            except SnapshotDamaged as error:
+                detail = str(error)
+        return detail
+
+    def _compared(self, generation: Generation, key: Key) -> str:
+        partition = Partition(key, generation.model.dim)
+        with self._database.reading() as connection:
+            counter = counted(connection, "change")
+            self._snapshots.load(origin(generation, key), partition, counter)
+            if partition.watermark < counted(connection, "pruned"):
+                return ""  # too old to be of use, and known to be
+            _replay(connection, partition, counter)
+            return _difference(connection, partition)
+
+    def discard(self, key: Key) -> None:
+        """Remove a snapshot: who needs it next reads SQL, and the node writes it anew."""
+        self._snapshots.remove(key)
 
 
 def _place(generation: Generation, projection: str) -> int:

@@ -106,6 +106,18 @@ class Snapshots:
             if folder.is_dir():
                 folder.rmdir()
 
+    def keys(self, generation: int) -> list[Key]:
+        """The partitions of a generation that have a snapshot."""
+        names = (path.stem.split("-") for path in (self._root / str(generation)).glob("*-*.json"))
+        return sorted((Key(generation, *map(int, parts)) for parts in names), key=lambda key: (key.place, key.anatomy))
+
+    def remove(self, key: Key) -> None:
+        """Remove a partition's snapshot, the manifest first."""
+        manifest = self._manifest(key)
+        with reported("index folder"):
+            for path in (manifest, *sorted(manifest.parent.glob(f"{manifest.stem}.*"))):
+                path.unlink(missing_ok=True)
+
     def generations(self) -> list[int]:
         """The generations that have snapshots."""
         return sorted(int(path.name) for path in self._root.glob("*") if path.name.isdecimal())
