@@ -6,6 +6,7 @@ scratch file or an unreferenced file, both swept at the next start.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,8 +44,18 @@ class Taken:
 class Intake:
     """Makes instances of received files. Safe for threads."""
 
-    def __init__(self, store: Store, settings: StorageSettings, arrived: Callable[[], None]) -> None:
-        """`arrived` is called after each new instance is committed: it wakes the workers and must not block."""
+    def __init__(
+        self,
+        store: Store,
+        settings: StorageSettings,
+        arrived: Callable[[], None],
+        took: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """`arrived` is called after each new instance is committed: it wakes the workers and must not block.
+
+        `took` is told how long it was from the last byte to that.
+        """
+        self._took = took
         self._store = store
         self._settings = settings
         self._arrived = arrived
@@ -61,6 +72,7 @@ class Intake:
         `check` may refuse what the header says before anything is kept. Raises InvalidInstance, PatientConflict, what
         `check` raises, and storage's errors: then nothing is kept.
         """
+        began = time.monotonic()
         dataset = _read_header(scratch.path)
         new = header.new_instance(dataset, str(dataset.file_meta.TransferSyntaxUID), source)
         check(new)
@@ -74,6 +86,7 @@ class Intake:
         if added.outcome == "refused":
             raise PatientConflict("study belongs to another patient")
         self._arrived()
+        self._took(time.monotonic() - began)
         return Taken(new, added)
 
     def _forget(self, kept: KeptFile, uid: str) -> None:

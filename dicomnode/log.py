@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 LIBRARIES = ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "PIL", "matplotlib", "monai", "highdicom")
@@ -34,6 +35,18 @@ def configure(level: str, style: str) -> None:
     root.setLevel(level.upper())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class Counting(logging.Handler):
+    """Tells the level of each record, and nothing else of it: how often something went wrong."""
+
+    def __init__(self, counted: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._counted = counted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record."""
+        self._counted(record.levelname.lower())
 
 
 def frames(error: BaseException) -> str:

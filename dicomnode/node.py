@@ -96,6 +96,7 @@ class Node:
         self._stopping = threading.Event()
         self._metrics = Metrics()
         self._trail = trail.of_config(config, socket.gethostname())
+        self._counting = log.Counting(self._metrics.logged)
         self._auditor = Auditor(self._trail if self._trail.is_on else None, config.dimse.ae_title, self._metrics)
         self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
@@ -152,7 +153,7 @@ class Node:
         self._transcoder = TranscoderProcess(TranscoderSettings(policy.limits, config.log))
         placer = Placer(self._store, policy.modalities | policy.capture_modalities, self._transcoder.transcode)
         queries = QueryService(self._store, search, config.query, config.dimse.ae_title, placer.place)
-        intake = Intake(self._store, config.storage, self._on_arrival)
+        intake = Intake(self._store, config.storage, self._on_arrival, self._metrics.took)
         caller = Caller(config.dimse, partial(peer_context, config.tls))
         shelf = Shelf(self._store.files, self._transcoder)
         self._deliveries = DeliveryService(
@@ -187,7 +188,7 @@ class Node:
                 Watchers(self._metrics, contacts, self._auditor),
                 checks,
             )
-        self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
+        self._metrics.watch(Gauges(self._store, config, lambda: self._receiver.associations, self._trail))
         self._begin()
 
     def _on_arrival(self) -> None:
@@ -200,6 +201,7 @@ class Node:
         return live is not None and live.id == self._warm
 
     def _begin(self) -> None:
+        logging.getLogger().addHandler(self._counting)
         self._auditor.start()
         self._roi.start()
         self._pool.start()
@@ -244,6 +246,7 @@ class Node:
         self._snapshot()
         self._auditor.stop()
         self._trail.close()
+        logging.getLogger().removeHandler(self._counting)
         self._store.close()
         self._lock.__exit__(None, None, None)
 

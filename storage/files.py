@@ -176,6 +176,11 @@ class Files:
                 removed += 1
         return removed
 
+    def total_bytes(self) -> int:
+        """Size of the device of the root."""
+        with reported("disk usage"):
+            return shutil.disk_usage(self.root).total
+
     def free_bytes(self) -> int:
         """Room on the device of the root."""
         with reported("disk usage"):

@@ -167,6 +167,16 @@ class Jobs:
         queued = n.get("queued", 0) + n.get("running", 0)
         return JobCounts(total, queued, n.get("indexed", 0), n.get("not_indexable", 0), n.get("failed", 0))
 
+    def oldest(self, generation_id: int) -> float | None:
+        """Since when the first of the generation's queued or running jobs is so, seconds since 1970; None: none is."""
+        ours = (JOB.c.generation_id == generation_id, JOB.c.state == bindparam("state"))
+        first = (
+            select(JOB.c.updated_at).where(*ours).order_by(JOB.c.id).limit(1)
+        )  # by the index, however many there are
+        with self._database.reading() as connection:
+            found = [connection.execute(first, {"state": state}).scalar() for state in ("queued", "running")]
+        return min((float(at) for at in found if at is not None), default=None)
+
     def failures(self, limit: int = 100) -> list[Unindexed]:
         """Jobs that ended without vectors: the failed before the not indexable, the latest first."""
         columns = (INSTANCE.c.sop_instance_uid, JOB.c.generation_id, JOB.c.state, JOB.c.reason, JOB.c.attempts)

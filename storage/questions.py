@@ -7,7 +7,7 @@ with a reason. Each step is one transaction: a crash repeats the step it fell in
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, func, insert, select, update
 
 from storage.database import Database
 from storage.records import Delivery, DeliveryState, Question
@@ -80,6 +80,19 @@ class Questions:
         with self._database.reading() as connection:
             return [Question(**row) for row in connection.execute(query).mappings()]
 
+    def counts(self) -> dict[str, int]:
+        """How many there are of each state."""
+        states = select(QUESTION.c.state, func.count()).group_by(QUESTION.c.state)
+        with self._database.reading() as connection:
+            return {str(state): int(count) for state, count in connection.execute(states)}
+
+    def oldest(self) -> float | None:
+        """When the first was asked that is not done with, seconds since 1970; None: all are."""
+        waiting = select(func.min(QUESTION.c.asked_at)).where(QUESTION.c.not_before.is_not(None))
+        with self._database.reading() as connection:
+            at = connection.execute(waiting).scalar()
+        return None if at is None else float(at)
+
     def hasten(self) -> None:
         """Make every question due that is not done with: after a start."""
         waiting = update(QUESTION).where(QUESTION.c.not_before.is_not(None)).values(not_before=self._clock())
@@ -146,6 +159,12 @@ class Deliveries:
         query = select(*_DELIVERY_COLUMNS).where(DELIVERY.c.question_id == question_id).order_by(DELIVERY.c.id)
         with self._database.reading() as connection:
             return [Delivery(**row) for row in connection.execute(query).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each state."""
+        states = select(DELIVERY.c.state, func.count()).group_by(DELIVERY.c.state)
+        with self._database.reading() as connection:
+            return {str(state): int(count) for state, count in connection.execute(states)}
 
     def hasten(self) -> None:
         """Make every delivery due that has not ended: peers may be back."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from dicomnode import notify
 from dicomnode.cli import options, output
 from dicomnode.config import Config
 
@@ -48,8 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     node = Node(config)
     node.start()
     _say_ready(node, config, as_json=arguments.json)
+    notify.tell(notify.READY)
     while signals.get() == signal.SIGHUP:
+        notify.tell(notify.reloading())
         node.reload_certificates()
+        notify.tell(notify.READY)
+    notify.tell(notify.STOPPING)
     node.stop()
     return 0
 

@@ -5,6 +5,7 @@ Pictures and region queries, which wait for a child process, have small pools of
 the threads that searches need.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -147,9 +148,11 @@ class _Told:
             await self._app(scope, receive, send)
             return
 
+        began = time.monotonic()
+
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.answered(message["status"])
+                self._metrics.answered(message["status"], time.monotonic() - began)
                 given = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in _HEADERS if pair[0] not in given)]
             await send(message)
