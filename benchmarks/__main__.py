@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, index, ingest, query, store
+from benchmarks import dimse, index, ingest, query, sizing, store
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -17,6 +17,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "store": store.run,
     "query": query.run,
     "index": index.run,
+    "sizing": sizing.run,
     "dimse": dimse.run,
 }
 

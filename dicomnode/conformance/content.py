@@ -1,7 +1,10 @@
 """What the statement says beside the network: overview, terms, character sets, security, annexes. PS3.2 Annex A."""
 
+from typing import Final
+
 from dicomnode import __version__
 from dicomnode.attributes import charsets
+from dicomnode.audit import codes as audited
 from dicomnode.config import Config
 from dicomnode.conformance.document import Bullets, Paragraph, Section, Table
 from dicomnode.dimse import contexts, tls
@@ -89,6 +92,20 @@ def terms_of_character_sets() -> list[str]:
     return list(charsets.TERMS)
 
 
+_AUDITED: Final = tuple(
+    (code.meaning, code.value, when)
+    for code, when in (
+        (audited.APPLICATION_ACTIVITY, "the node starts and stops"),
+        (audited.QUERY, "C-FIND, QIDO-RS, region queries by any way"),
+        (audited.INSTANCES_TRANSFERRED, "C-STORE, STOW-RS, C-GET, C-MOVE, WADO-RS, result objects that are sent"),
+        (audited.INSTANCES_ACCESSED, "some instances of a study are deleted"),
+        (audited.STUDY_DELETED, "a study is deleted, by an administrator or by retention"),
+        (audited.USER_AUTHENTICATION, "logins over HTTP and their end"),
+        (audited.SECURITY_ALERT, "a peer is refused; settings, certificates or the live model have changed"),
+    )
+)
+
+
 def security(config: Config) -> Section:
     """Section 7."""
     port = f"on port {config.tls.port}" if config.tls.certificate else "where a certificate is configured"
@@ -102,7 +119,13 @@ def security(config: Config) -> Section:
                         f"Basic TLS Secure Transport Connection, BCP 195 RFC 8996, 9325 profile (PS3.15 B.12), {port}: "
                         f"TLS 1.2 and 1.3, of 1.2 the suites {tls.SUITES}; mutual authentication where authorities are "
                         "configured. Certificates are read again when their files change."
-                    )
+                    ),
+                    Paragraph(
+                        "Audit Trail Message Format profile (PS3.15 A.5), where audit.to is configured: to files, and "
+                        "by the syslog-TLS (A.6) and syslog-UDP (A.7) transmission profiles. The node reports these "
+                        "events, without extensions, and processes no messages of others:"
+                    ),
+                    Table(("Event", "Code (DCM)", "When"), list(_AUDITED)),
                 ],
             ),
             Section(

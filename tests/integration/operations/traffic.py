@@ -42,6 +42,7 @@ class Seen:
     canaries: tuple[str, ...]  # of patients, and secrets
     audit: Path
     syslog: list[bytes]
+    metrics: str = ""
 
 
 def config_text(folder: Path, destination: int, syslog: int) -> str:
@@ -156,6 +157,7 @@ def seen(folder: Path) -> Iterator[Seen]:
                 Traffic.asked,
             ):
                 step(traffic)
+            made.metrics = traffic.metrics()
             traffic.maintained()
             made.canaries = canaries([*films, *traffic.more])
     yield made
@@ -291,6 +293,10 @@ class Traffic:
         given = ("--root", self.node.root, "--config", self.config)
         nodes.dicomnode("delete", "--patient", str(self.films[3].PatientID), "--yes", *given)
         nodes.dicomnode("delete", "--instance", str(self.more[0].SOPInstanceUID), "--yes", *given)
+
+    def metrics(self) -> str:
+        """As Prometheus would see them."""
+        return httpx.get(f"{self.node.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
 
     def refused(self, call: Callable[[], object]) -> None:
         with suppress(DicomNodeError):
