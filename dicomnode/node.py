@@ -41,6 +41,7 @@ from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
+from storage.errors import StorageError
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -217,7 +218,14 @@ class Node:
         except ConfigError:
             self.stop()
             raise
-        changed = changes.since_last_start(self._config, self._store.root)
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        try:
+            changed = changes.since_last_start(self._config, self._store.root)
+        except StorageError as error:  # a full disk: what is stored stays available
+            logger.warning("settings cannot be compared with those of the last start: %s", error)
+            return
         if changed:
             self._auditor.configured(codes.SOFTWARE_CONFIGURATION, f"settings changed: {', '.join(changed)}")
 

@@ -4,6 +4,7 @@ Nothing here waits, and with no trail nothing costs. What a peer says of itself 
 """
 
 import itertools
+import logging
 import os
 import threading
 import time
@@ -12,13 +13,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from dicomnode import log
 from dicomnode.audit import codes
 from dicomnode.audit.codes import Code
 from dicomnode.audit.gathering import Gathering, Instance, Kind, Sum, Whose
 from dicomnode.audit.message import Message, Participant, Subject
 from dicomnode.audit.trail import Trail
 from dicomnode.rounds import Rounds
+from storage.errors import StorageError
 from storage.records import Outcome, StudyShare
+
+logger = logging.getLogger(__name__)
 
 GATHER_S: Final = 30.0  # over HTTP each picture is a request: those of one study and caller within this are one event
 LONG_S: Final = 600.0  # an association that goes on for longer is told of in parts
@@ -181,14 +186,20 @@ class Auditor:
     def sent(
         self, to: Party, instances: Iterable[Instance], *, asked_by: Party | None = None, failed: bool = False
     ) -> None:
-        """Instances were sent, or could not be. `asked_by`: who had them sent there, where that is not the node."""
+        """Instances were sent, or could not be. `asked_by`: who had them sent there, where that is not the node.
+
+        They may be looked up as they are read.
+        """
         own = self._own(codes.SOURCE, is_requestor=asked_by is None)
         people: tuple[Participant, ...] = (own, to.participant(codes.DESTINATION, is_requestor=asked_by == to))
         if asked_by is not None and asked_by != to:
             people = (*people, asked_by.participant(None, is_requestor=True))
         outcome = codes.MINOR_FAILURE if failed else codes.SUCCESS
-        for instance in instances if self.is_on else ():
-            self._gather(Kind(0, people, instance.whose, codes.READ, outcome), instance)
+        try:
+            for instance in instances if self.is_on else ():
+                self._gather(Kind(0, people, instance.whose, codes.READ, outcome), instance)
+        except StorageError as error:  # what was sent is sent: who asked for it shall not suffer
+            logger.error("audit trail: what was sent could not be looked up: %s", log.frames(error))
 
     def counted_sent(self, count: int, *, failed: bool) -> None:
         """So many instances were sent, or could not be."""

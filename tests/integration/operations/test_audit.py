@@ -141,6 +141,20 @@ def test_what_the_administrator_did_is_told(seen: Seen, trail: list[Element]) ->
     assert "110129" in kinds  # certificates, on SIGHUP
 
 
+def test_settings_that_have_changed_are_named_and_no_value_is(seen: Seen, trail: list[Element]) -> None:
+    told = [
+        base64.b64decode(str(detail.get("value"))).decode()
+        for root in of(trail, ALERT)
+        if root.find(".//EventTypeCode").get("csd-code") == "110131"  # type: ignore[union-attr]
+        for detail in root.iter("ParticipantObjectDetail")
+    ]
+    assert len(told) == 1
+    assert {"audit.to", "web.administrators", "peers.READER.token"} <= set(
+        told[0].removeprefix("settings changed: ").split(", ")
+    )
+    assert "token-0123456789" not in seen.audit.read_text()
+
+
 def test_syslog_had_the_same(seen: Seen) -> None:
     sent = [message.partition(b"\xef\xbb\xbf") for message in seen.syslog]
     assert {head.partition(b"1 ")[0] for head, _, _ in sent} == {b"<85>"}

@@ -18,6 +18,8 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import StoragePresentationContexts
 from pynetdicom.sop_class import BasicTextSRStorage
 
+from dicomnode import config as configuration
+from dicomnode.audit import changes
 from dicomnode.dimse import client, fetch
 from dicomnode.errors import DicomNodeError
 from dicomnode.query import request
@@ -142,6 +144,7 @@ def seen(folder: Path) -> Iterator[Seen]:
     films = [asking.film(number) for number in range(FILMS)]
     root = folder / "root"
     asking.indexed(root, folder, films)
+    changes.since_last_start(configuration.load(None, {}, {}), root)  # an earlier start, with other settings
     with destination() as port, syslog_server(folder) as (syslog, messages):
         config = folder / "node.toml"
         config.write_text(config_text(folder, port, syslog))

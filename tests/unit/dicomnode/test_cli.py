@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_exit_code_2_and_one_line(capsys, tmp_path):
     assert (code, err) == (2, "dicomnode: unknown setting dimse.prot; did you mean dimse.port?\n")
 
 
-@pytest.mark.parametrize("command", ["status", "wait", "retry", "reindex", "delete --study 1.2"])
+@pytest.mark.parametrize("command", ["status", "wait", "retry", "reindex", "delete --study 1.2", "verify", "backup b"])
 def test_a_mistyped_root_is_an_error_and_no_new_archive(capsys, tmp_path, command):
     root = tmp_path / "nowhere"
     code, _, err = run(capsys, *command.split(), "--root", str(root))

@@ -21,6 +21,7 @@ from dicomnode.audit.message import Message, Participant
 from dicomnode.audit.sinks import DatagramSink, FileSink, Header
 from dicomnode.audit.trail import FakeTrail, SinkTrail
 from dicomnode.errors import ConfigError
+from storage.errors import DatabaseError
 from storage.records import StudyShare
 from tests import audit_schema
 from tests.raw import wait_until
@@ -357,3 +358,16 @@ def test_changed_settings_are_named_without_their_values(tmp_path: Path) -> None
     assert "secret" not in (tmp_path / changes.NAME).read_text()
     (tmp_path / changes.NAME).write_text("torn")
     assert changes.since_last_start(loaded(), tmp_path) == []
+
+
+def test_what_cannot_be_looked_up_harms_nobody(
+    auditor: Auditor, written: FakeTrail, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone() -> Iterator[Instance]:
+        yield instance(1)
+        raise DatabaseError("server closed the connection")
+
+    auditor.sent(PEER, gone())
+    auditor.stop()
+    assert [told.event for told in written.messages] == [codes.INSTANCES_TRANSFERRED, codes.APPLICATION_ACTIVITY]
+    assert "could not be looked up" in caplog.text
