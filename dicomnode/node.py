@@ -4,6 +4,7 @@ import fcntl
 import logging
 import socket
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from dicomnode.dimse.wire import Command
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.intake import Intake
 from dicomnode.pixels.decode import Policy
+from dicomnode.query.occlusion import Explainer
 from dicomnode.query.placed import Placer
 from dicomnode.query.search import RegionSearch
 from dicomnode.query.service import QueryService
@@ -32,7 +34,7 @@ from dicomnode.questions.keeper import QuestionKeeper
 from dicomnode.questions.results import Results
 from dicomnode.upkeep import Keeper
 from dicomnode.web.metrics import Gauges, Metrics
-from dicomnode.web.port import WebPort
+from dicomnode.web.port import Queries, WebPort
 from dicomnode.workers.drafts import ScribeSettings
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
@@ -43,6 +45,7 @@ from storage.store import Store
 
 logger = logging.getLogger(__name__)
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
+SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
 CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgrown its thresholds
 
@@ -131,12 +134,13 @@ class Node:
             ),
             config.query.encode_timeout_s,
         )
+        holder = f"serve@{socket.gethostname()}({config.root.resolve()})"  # one node, see `Lock`
         self._pool = Pool(
             self._store,
             IndexerPlan(
                 config.root,
                 config.storage.url,
-                f"serve@{socket.gethostname()}",
+                holder,
                 config.ingest,
                 config.log,
                 models=config.models,
@@ -151,15 +155,15 @@ class Node:
         intake = Intake(self._store, config.storage, self._on_arrival)
         caller = Caller(config.dimse, partial(peer_context, config.tls))
         shelf = Shelf(self._store.files, self._transcoder)
-        self._deliveries = DeliveryService(self._store, shelf, caller, config.peers, config.query.results_to)
+        self._deliveries = DeliveryService(self._store, shelf, caller, config.peers, config.query.results_to, holder)
         self._scribe = ScribeProcess(ScribeSettings(policy.limits, config.log))
         results = Results(self._store, intake, self._scribe, config.dimse.ae_title)
-        self._questions = QuestionKeeper(self._store, queries, results, config.query, self._deliveries.owe)
+        self._questions = QuestionKeeper(self._store, queries, results, config.query, self._deliveries.owe, holder)
         store = StoreService(intake, Questions(config.query.ae_title, self._questions.ask))
         answer = self._metrics.timed(queries.answer)
         find = FindService(answer, config.query.maximum_answers)
         retrieve = RetrieveService(self._store, shelf, caller, config.peers)
-        self._commitment = CommitmentService(self._store, caller, config.peers)
+        self._commitment = CommitmentService(self._store, caller, config.peers, holder)
         others = {
             Command.C_MOVE: retrieve.on_move,
             Command.C_GET: retrieve.on_get,
@@ -169,10 +173,10 @@ class Node:
         self._receiver = Receiver(config, certificates, store, find, others, contacts.heard)
         self._upkeep = Keeper(self._store, config.storage, config.retention)
         if config.web.enabled:
+            explainer = Explainer(self._store, self._roi, config.query)
+            asking = Queries(answer, self._questions.ask, explainer)
             checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
-            self._web = WebPort(
-                config, self._store, intake, answer, self._questions.ask, self._metrics, checks, contacts
-            )
+            self._web = WebPort(config, self._store, intake, asking, self._metrics, checks, contacts)
         self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
         self._begin()
 
@@ -231,6 +235,9 @@ class Node:
         while not self._stopping.wait(REFRESH_S):
             self._take_up()
             rounds += 1
+            if rounds == SCRIBE_AFTER:
+                with suppress(OSError):  # no room for a process: it is tried again when it is needed
+                    self._scribe.start()
             if rounds % CALIBRATE_EVERY == 0:
                 self._calibrate()
             if rounds % SNAPSHOT_EVERY == 0:

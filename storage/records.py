@@ -413,6 +413,7 @@ class Commitment:
     references: tuple[Reference, ...]
     attempts: int  # that failed
     requested_at: float
+    owner: str | None = None  # who holds it, see `storage.leases`
 
 
 @dataclass(frozen=True)
@@ -428,8 +429,9 @@ class Question:
     asked_at: float
     answered_at: float | None
     answer: Mapping[str, Any] | None  # opaque, JSON
-    report_uid: str | None  # SOP Instance UIDs of the result objects, from `answered` on
+    report_uid: str | None  # SOP Instance UIDs of the result objects, from `answered` on; of a failure its notice
     panel_uid: str | None
+    owner: str | None = None  # who holds it, see `storage.leases`
 
 
 @dataclass(frozen=True)
@@ -444,6 +446,7 @@ class Delivery:
     reason: str
     attempts: int  # that failed
     owed_at: float
+    owner: str | None = None  # who holds it, see `storage.leases`
 
 
 @dataclass(frozen=True)

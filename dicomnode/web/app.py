@@ -27,9 +27,10 @@ from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError
 from dicomnode.intake import Intake
 from dicomnode.query.keys import Level
+from dicomnode.query.occlusion import Explainer
 from dicomnode.query.service import Question
 from dicomnode.query.service import Response as Found
-from dicomnode.web import openapi, problems, qido
+from dicomnode.web import openapi, problems, qido, rooms
 from dicomnode.web.access import ECHO, FIND, GET, QUERY, STORE, Access, Caller, permit
 from dicomnode.web.health import Health
 from dicomnode.web.metrics import Metrics
@@ -46,7 +47,12 @@ from storage.errors import StorageError
 from storage.store import Store
 
 THREADS: Final = 24  # that read SQL and files
-PICTURES, QUESTIONS, UPLOADS = 4, 4, 8  # requests of these kinds that are worked on at once; others wait
+PICTURES, QUESTIONS, UPLOADS, EXPLANATIONS = (
+    4,
+    4,
+    8,
+    4,
+)  # requests of these kinds that are worked on at once; others wait
 BODIES: Final = 8  # questions that are read into memory at once
 # Errors made on purpose are named beside Exception: that one's handler answers, and the error is raised on behind it.
 _HANDLERS: Final[dict[Any, Any]] = {
@@ -74,6 +80,7 @@ class Services:
     metrics: Metrics
     health: Health
     contacts: Contacts
+    explainer: Explainer
 
 
 class Rooms:
@@ -83,6 +90,7 @@ class Rooms:
         self.pictures = CapacityLimiter(PICTURES)
         self.questions = CapacityLimiter(QUESTIONS)
         self.uploads = CapacityLimiter(UPLOADS)
+        self.explanations = CapacityLimiter(EXPLANATIONS)
         self.bodies = CapacityLimiter(BODIES)
 
 
@@ -153,6 +161,7 @@ _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"cross-origin"),  # pages with COEP, such as OHIF, need it; CORS still decides
     (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'"),  # pages have their own; of all else nothing is to be run
 )
 
 
@@ -222,7 +231,7 @@ def _threaded(access: Access, service: str, plain: Plain, room: str = "") -> End
     async def endpoint(request: Request) -> Response:
         check(request)
         limiter = getattr(request.app.state.rooms, room) if room else None
-        return await anyio.to_thread.run_sync(plain, request, limiter=limiter)
+        return await rooms.answered(request, limiter, plain, request)
 
     return endpoint
 
@@ -284,5 +293,13 @@ def _pages(services: Services, access: Access) -> list[BaseRoute]:
     reader = WebShelf(services.store.files, services.transcoder)
     pictures = Pictures(services.store.catalog, reader, services.renderer)
     return pages.routes(
-        pages.Desk(services.config, services.store, services.answer, pictures, access, services.contacts)
+        pages.Desk(
+            services.config,
+            services.store,
+            services.answer,
+            pictures,
+            access,
+            services.contacts,
+            services.explainer,
+        )
     )

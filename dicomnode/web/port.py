@@ -1,11 +1,13 @@
 """A node's configuration and services in, its HTTP port out, with the child processes that it alone uses."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.intake import Intake, Taken
 from dicomnode.pixels.eligibility import Policy
+from dicomnode.query.occlusion import Explainer
 from dicomnode.query.service import Question, Response
 from dicomnode.sr.reader import ASKING_CLASSES
 from dicomnode.web.access import QUERY, Caller
@@ -20,6 +22,15 @@ from storage.store import Store
 MIB = 1 << 20
 
 
+@dataclass(frozen=True)
+class Queries:
+    """What the port asks of the rest of the node. `ask` makes a stored SR a question, durably."""
+
+    answer: Callable[[Question], Iterator[Response]]
+    ask: Callable[[str, str], object]
+    explainer: Explainer
+
+
 class WebPort:
     """DICOMweb and the rest of HTTP, listening from `start` to `stop`."""
 
@@ -28,15 +39,14 @@ class WebPort:
         config: Config,
         store: Store,
         intake: Intake,
-        answer: Callable[[Question], Iterator[Response]],
-        ask: Callable[[str, str], object],
+        queries: Queries,
         metrics: Metrics,
         checks: Mapping[str, Check],
         contacts: Contacts,
     ) -> None:
-        """`ask` makes a stored SR a question, durably; `checks`: whether it is ready; `contacts`: told who asks."""
+        """`checks`: whether it is ready; `contacts`: told who asks."""
         self._config = config
-        self._ask = ask
+        self._ask = queries.ask
         limits = Policy.of(config.ingest).limits
         self._transcoder = TranscoderProcess(TranscoderSettings(limits, config.log))
         self._renderer = RendererProcess(RendererSettings(limits, config.log))
@@ -45,12 +55,13 @@ class WebPort:
             store=store,
             intake=intake,
             stored=self._stored,
-            answer=answer,
+            answer=queries.answer,
             transcoder=self._transcoder,
             renderer=self._renderer,
             metrics=metrics,
             health=Health({"disk": lambda: _has_room(store, config), **checks}),
             contacts=contacts,
+            explainer=queries.explainer,
         )
         self._server = WebServer(application(services), config.web, config.web.host or config.dimse.host)
 
