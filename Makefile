@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench bench-dimse peers models fuzz clean
+.PHONY: install demo test check format bench bench-dimse bench-web peers ohif pictures models fuzz clean
 
 install: $(STAMP)
 
@@ -20,8 +20,10 @@ $(STAMP): setup.cfg pyproject.toml etc/constraints.txt
 demo: install
 	$(BIN)/dicomnode demo --picture build/demo.png
 
+# A module's tests stay in one process: they share its node. JOBS=0 runs all in this one.
+JOBS ?= 2
 test: install
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadscope
 
 check: install
 	$(BIN)/ruff format --check .
@@ -40,9 +42,26 @@ bench: install
 bench-dimse: install
 	$(BIN)/python -m benchmarks dimse
 
+# Questions from a viewer, pages, pictures and DICOMweb, against Orthanc with its plugin where that is installed.
+bench-web: install
+	$(BIN)/python -m benchmarks web
+
 # What npm installs is for tests alone; without it they are skipped.
 peers:
 	cd tests/integration/interop/dcmjs && npm ci
+	cd tests/integration/interop/viewers && npm ci
+	$(PYTHON) -m tests.ohif.fetch
+
+# OHIF on http://127.0.0.1:3000, beside a node of etc/ohif/dicomnode.toml. docs/viewers.md.
+ohif: install
+	$(PYTHON) -m tests.ohif.fetch
+	$(BIN)/python -m tests.ohif.serve
+
+# The pictures of docs/viewers.md, by the test that does what they show.
+pictures: install
+	$(PYTHON) -m tests.ohif.fetch
+	$(BIN)/python -m pytest tests/acceptance/test_ohif.py
+	$(BIN)/python -m tests.ohif.pictures
 
 # The shipped weights again, from the open films; a run that was stopped goes on. Two hours on two cores are enough.
 DATA ?= ../shared/data/cxr

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, index, ingest, query, sizing, store
+from benchmarks import dimse, documents, index, ingest, query, sizing, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -19,6 +19,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "index": index.run,
     "sizing": sizing.run,
     "dimse": dimse.run,
+    "web": web.run,
 }
 
 
@@ -33,6 +34,8 @@ def main() -> None:
         results[name] = tables[name].values
         tables[name].show(name)
     _write(arguments.json, json.dumps(results, indent=2))
+    if arguments.into:
+        _write(arguments.into, documents.filled(arguments.into.read_text(encoding="utf-8"), tables))
     if arguments.markdown:
         _write(arguments.markdown, "\n".join(f"### {name}\n\n{table.markdown()}" for name, table in tables.items()))
 
@@ -44,6 +47,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two runs of each, and less of what takes long")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH", help="the values")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="the tables as Markdown")
+    parser.add_argument(
+        "--into", type=Path, metavar="PATH", help="a document whose sections of the same names are filled"
+    )
+    parser.add_argument("--films", type=Path, metavar="FOLDER", help="films to ask about instead of drawn ones (web)")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(ALL)
     if unknown:
@@ -52,9 +59,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(name: str, arguments: argparse.Namespace) -> Table:
-    work = partial(dimse.run, quick=arguments.quick) if name == "dimse" else ALL[name]
-    found = work(2 if arguments.quick else arguments.repeat)
+    found = _work(name, arguments)(2 if arguments.quick else arguments.repeat)
     return found if isinstance(found, Table) else Table.of(found)
+
+
+def _work(name: str, arguments: argparse.Namespace) -> Callable[[int], Any]:
+    if name == "dimse":
+        return partial(dimse.run, quick=arguments.quick)
+    if name == "web":
+        return partial(web.run, quick=arguments.quick, given=arguments.films)
+    return ALL[name]
 
 
 def _write(path: Path, text: str) -> None:

@@ -32,9 +32,9 @@ class Place:
         return uids.derived_uid("bench series", self.study, self.series)
 
 
-def studies(folder: Path) -> list[Path]:
+def studies(folder: Path, count: int = STUDIES) -> list[Path]:
     """Last patient first: an archive that keeps only the latest studies keeps those that are asked for singly."""
-    places = [Place(f"FIND{number:04d}", f"find {number}", "1", 1) for number in reversed(range(STUDIES))]
+    places = [Place(f"FIND{number:04d}", f"find {number}", "1", 1) for number in reversed(range(count))]
     return written(folder, places, SMALL)
 
 

@@ -67,7 +67,7 @@ ae_title = "{CALLING}"
 def orthanc(folder: Path, sink: int) -> Iterator[Archive]:
     """Orthanc without plugins; it answers C-FIND from its database alone."""
     folder.mkdir()
-    port, http_port = _free_port(), _free_port()
+    port, http_port = free_port(), free_port()
     settings = folder / "orthanc.json"
     document = {
         "StorageDirectory": str(folder / "storage"),
@@ -87,16 +87,16 @@ def orthanc(folder: Path, sink: int) -> Iterator[Archive]:
         "StorageAccessOnFind": "Never",
     }
     settings.write_text(json.dumps(document))
-    program = _program("Orthanc")
-    with _running(port, folder, program, settings):
+    program = installed("Orthanc")
+    with running(port, folder, program, settings):
         yield Archive(port, "ORTHANC", "ORTHANC")
 
 
 @contextmanager
 def dcmqrscp(folder: Path, sink: int) -> Iterator[Archive]:
     """DCMTK's image archive: two storage areas, as one keeps 500 studies at most and deletes the oldest above that."""
-    program = _program("dcmqrscp")
-    port = _free_port()
+    program = installed("dcmqrscp")
+    port = free_port()
     for area in ("bench", "studies"):
         (folder / area).mkdir(parents=True)
     settings = folder / "dcmqrscp.cfg"
@@ -115,7 +115,7 @@ STUDIES {folder / "studies"} RW (500, 1024mb) ANY
 AETable END
 """
     )
-    with _running(port, folder, program, "-c", settings):
+    with running(port, folder, program, "-c", settings):
         yield Archive(port, "BENCH", "STUDIES", 500)
 
 
@@ -123,7 +123,7 @@ AETable END
 def qrscp(folder: Path, sink: int) -> Iterator[Archive]:
     """The archive among pynetdicom's applications."""
     folder.mkdir()
-    port = _free_port()
+    port = free_port()
     settings = folder / "qrscp.ini"
     settings.write_text(
         f"""[DEFAULT]
@@ -143,7 +143,7 @@ address: 127.0.0.1
 port: {sink}
 """
     )
-    with _running(port, folder, sys.executable, "-m", "pynetdicom", "qrscp", "-q", "-c", settings):
+    with running(port, folder, sys.executable, "-m", "pynetdicom", "qrscp", "-q", "-c", settings):
         yield Archive(port, "QRSCP", "QRSCP")
 
 
@@ -155,21 +155,24 @@ ARCHIVES: dict[str, Start] = {
 }
 
 
-def _program(name: str) -> str:
+def installed(name: str) -> str:
+    """Where a program is. NotInstalled."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")  # where users' PATH may not go
     if not found:
         raise NotInstalled(f"{name} is not installed")
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 @contextmanager
-def _running(port: int, folder: Path, *command: str | Path) -> Iterator[None]:
+def running(port: int, folder: Path, *command: str | Path) -> Iterator[None]:
+    """A program that listens on the port, ended with the context; what it prints goes to `folder`/log."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [str(part) for part in command],

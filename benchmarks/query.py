@@ -14,6 +14,7 @@ from dicomnode.demo.run import serving
 from dicomnode.dimse import client
 from dicomnode.node import open_store
 from dicomnode.query import request
+from dicomnode.query.occlusion import Explainer, Pair, Side
 from dicomnode.query.request import Keys
 from dicomnode.workers.embedding import RoiRequest
 from dicomnode.workers.roi import RoiProcess, RoiSettings
@@ -42,6 +43,7 @@ def run(repeat: int) -> dict[str, Any]:
         "search, ms": timing.spread(parts["search"], 1000, 2),
         "ROI to first answer over C-FIND, ms": timing.spread(first, 1000),
         "ROI to last of ten answers, ms": timing.spread(last, 1000),
+        "explain a hit, one picture, ms": timing.spread(parts["explain"], 1000),
         "respond (first answer less encode and search), ms": f"{(statistics.median(first) - whole) * 1000:.1f}",
         "first answer against encode + search": f"{statistics.median(first) / whole:.2f} x",
     }
@@ -90,7 +92,7 @@ def _parts(root: Path, repeat: int) -> dict[str, list[float]]:
         rows = [store.catalog.instance(row["sop_instance_uid"]) for row in store.catalog.find("IMAGE")]
         process = RoiProcess(RoiSettings(1, config.ingest, config.log, store.root / live.model.path), 60.0)
         process.start()
-        taken: dict[str, list[float]] = {"encode": [], "search": []}
+        taken: dict[str, list[float]] = {"encode": [], "search": [], "explain": []}
         for number in range(repeat * QUERIES):
             row = rows[number % len(rows)]
             assert row is not None
@@ -102,5 +104,10 @@ def _parts(root: Path, repeat: int) -> dict[str, list[float]]:
             taken["search"].append(time.perf_counter() - between)
             taken["encode"].append(between - start)
             assert len(found.hits) == 10
+            (hit,) = store.regions.details([found.hits[0].region_id])
+            pair = Pair(row.sop_instance_uid, 1, BOX, hit.instance.sop_instance_uid, 24, is_place=False)
+            start = time.perf_counter()
+            Explainer(store, process, config.query).explain(pair, Side.ASKED)  # a new one keeps nothing of before
+            taken["explain"].append(time.perf_counter() - start)
         process.stop()
     return {name: values[3:] for name, values in taken.items()}

@@ -181,7 +181,7 @@ class WebSettings:
     maximum_connections: int = _setting(256, "connections at once")
     maximum_per_address: int = _setting(64, "connections at once from one address; trusted proxies are not counted")
     timeout_s: float = _setting(
-        30.0, "seconds a request may take to begin, a pause in its body, and a reader that takes nothing may last"
+        30.0, "seconds in which a request must begin, and 16 KiB of a body come, or of an answer that waits be taken"
     )
     page: bool = _setting(True, "serve the page for people, at /")
     administrators: tuple[str, ...] = _setting(
@@ -231,6 +231,11 @@ class QuerySettings:
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
     local: bool = _setting(True, "rank an ROI much smaller than its region by the place that looks like it")
+    why_cells: int = _setting(
+        7,
+        "parts along a region's longer side that are covered in turn to explain a hit; 0: hits are not explained",
+        most=32,
+    )
     ae_title: str = _setting(
         "REGIONMIR",
         "AE title that may be called besides the node's; an SR stored to it is a question",
@@ -241,6 +246,11 @@ class QuerySettings:
     wait_s: float = _setting(600.0, "seconds a stored SR waits for its images and for an index before it is failed")
     results_to: str = _setting(
         "", "AE title of the peer that result objects are sent to; empty: who asked, where the peers table has its host"
+    )
+    notices: bool = _setting(
+        True,
+        "a stored SR that gets no answer is told why by an object in its study; "
+        "false where reports that ask nothing come by STOW-RS",
     )
 
 

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import socket
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from dicomnode.dimse.wire import Command
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.intake import Intake
 from dicomnode.pixels.decode import Policy
+from dicomnode.query.occlusion import Explainer
 from dicomnode.query.placed import Placer
 from dicomnode.query.search import RegionSearch
 from dicomnode.query.service import QueryService
@@ -34,7 +36,7 @@ from dicomnode.questions.keeper import QuestionKeeper
 from dicomnode.questions.results import Results
 from dicomnode.upkeep import Keeper
 from dicomnode.web.metrics import Gauges, Metrics
-from dicomnode.web.port import Watchers, WebPort
+from dicomnode.web.port import Queries, Watchers, WebPort
 from dicomnode.workers.drafts import ScribeSettings
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
@@ -46,6 +48,7 @@ from storage.store import Store
 
 logger = logging.getLogger(__name__)
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
+SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
 CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgrown its thresholds
 
@@ -137,12 +140,13 @@ class Node:
             ),
             config.query.encode_timeout_s,
         )
+        holder = f"serve@{socket.gethostname()}({config.root.resolve()})"  # one node, see `Lock`
         self._pool = Pool(
             self._store,
             IndexerPlan(
                 config.root,
                 config.storage.url,
-                f"serve@{socket.gethostname()}",
+                holder,
                 config.ingest,
                 config.log,
                 models=config.models,
@@ -158,18 +162,18 @@ class Node:
         caller = Caller(config.dimse, partial(peer_context, config.tls))
         shelf = Shelf(self._store.files, self._transcoder)
         self._deliveries = DeliveryService(
-            self._store, shelf, caller, config.peers, config.query.results_to, self._auditor
+            self._store, shelf, caller, config.peers, config.query.results_to, holder, self._auditor
         )
         self._scribe = ScribeProcess(ScribeSettings(policy.limits, config.log))
         results = Results(self._store, intake, self._scribe, config.dimse.ae_title)
         self._questions = QuestionKeeper(
-            self._store, queries, results, config.query, self._deliveries.owe, self._auditor
+            self._store, queries, results, config.query, self._deliveries.owe, holder, self._auditor
         )
         store = StoreService(intake, Questions(config.query.ae_title, self._questions.ask), self._auditor)
         answer = self._metrics.timed(queries.answer)
         find = FindService(answer, config.query.maximum_answers, self._auditor)
         retrieve = RetrieveService(self._store, shelf, caller, config.peers, self._auditor)
-        self._commitment = CommitmentService(self._store, caller, config.peers)
+        self._commitment = CommitmentService(self._store, caller, config.peers, holder)
         others = {
             Command.C_MOVE: retrieve.on_move,
             Command.C_GET: retrieve.on_get,
@@ -179,16 +183,11 @@ class Node:
         self._receiver = Receiver(config, certificates, store, find, others, contacts.heard, self._auditor)
         self._upkeep = Keeper(self._store, config.storage, config.retention, self._auditor)
         if config.web.enabled:
+            explainer = Explainer(self._store, self._roi, config.query)
+            asking = Queries(answer, self._questions.ask, explainer)
             checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
-            self._web = WebPort(
-                config,
-                self._store,
-                intake,
-                answer,
-                self._questions.ask,
-                Watchers(self._metrics, contacts, self._auditor),
-                checks,
-            )
+            watchers = Watchers(self._metrics, contacts, self._auditor)
+            self._web = WebPort(config, self._store, intake, asking, watchers, checks)
         self._metrics.watch(Gauges(self._store, config, lambda: self._receiver.associations, self._trail))
         self._begin()
 
@@ -263,6 +262,9 @@ class Node:
         while not self._stopping.wait(REFRESH_S):
             self._take_up()
             rounds += 1
+            if rounds == SCRIBE_AFTER:
+                with suppress(OSError):  # no room for a process: it is tried again when it is needed
+                    self._scribe.start()
             if rounds % CALIBRATE_EVERY == 0:
                 self._calibrate()
             if rounds % SNAPSHOT_EVERY == 0:

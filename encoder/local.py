@@ -66,6 +66,26 @@ def match(asked: Patch, local: LocalMap, within: Box) -> Match | None:
 
     None too when the map has other channels than the patch. Deterministic: the first place in row order among equals.
     """
+    best = _best(asked, local, within)
+    if best is None:
+        return None
+    score, cells = best
+    width, height = local.cell
+    centre_x = (cells.x1 + cells.x2) / 2 + asked.offset[0] * width
+    centre_y = (cells.y1 + cells.y2) / 2 + asked.offset[1] * height
+    half_x, half_y = asked.sides[0] * width / 2, asked.sides[1] * height / 2
+    box = Box(centre_x - half_x, centre_y - half_y, centre_x + half_x, centre_y + half_y)
+    return Match(score, box.intersection(local.area))
+
+
+def under(asked: Patch, local: LocalMap, within: Box) -> Box | None:
+    """The cells that `match` compares the patch with, as a box of their outer edges, stored pixels; None as there."""
+    best = _best(asked, local, within)
+    return None if best is None else best[1]
+
+
+def _best(asked: Patch, local: LocalMap, within: Box) -> tuple[float, Box] | None:
+    """The score and the cells of the best place."""
     rows, columns, channels = local.features.shape
     high, wide, wanted = asked.features.shape
     if high > rows or wide > columns or channels != wanted:
@@ -77,11 +97,9 @@ def match(asked: Patch, local: LocalMap, within: Box) -> Match | None:
     cut = _unit(local.features[down.start : down.stop + high - 1, across.start : across.stop + wide - 1])
     scores = _laid_over(cut, asked.features)
     row, column = np.unravel_index(int(scores.argmax()), scores.shape)
-    centre_x = float(x[across][column]) + asked.offset[0] * width
-    centre_y = float(y[down][row]) + asked.offset[1] * height
-    half_x, half_y = asked.sides[0] * width / 2, asked.sides[1] * height / 2
-    box = Box(centre_x - half_x, centre_y - half_y, centre_x + half_x, centre_y + half_y)
-    return Match(float(scores[row, column]), box.intersection(local.area))
+    at_x, at_y = float(x[across][column]), float(y[down][row])
+    half_x, half_y = wide * width / 2, high * height / 2
+    return float(scores[row, column]), Box(at_x - half_x, at_y - half_y, at_x + half_x, at_y + half_y)
 
 
 def _laid_over(cells: NDArray[np.float32], asked: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from encoder.boxes import Box
 from encoder.checkpoint import SHIPPED, ModelCard, describe, home
-from encoder.local import LocalMap
+from encoder.local import LocalMap, patch
+from encoder.occlusion import Grid
 
 if TYPE_CHECKING:
     from encoder.protocol import Encoder
     from encoder.runtime import DetectorRuntime
 
-__all__ = ["SHIPPED", "Analysis", "Embedding", "ModelCard", "Pipeline", "Region", "describe"]
+__all__ = ["SHIPPED", "Analysis", "Embedding", "ModelCard", "Occluded", "Pipeline", "Region", "describe"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class Embedding:
     vectors: Mapping[str, NDArray[np.float32]]  # projection -> (N, dim), rows in the order of the boxes, unit norm
     anatomy_probability: NDArray[np.float32]  # (N, 29): which anatomy each box looks like
     local: LocalMap | None = None  # of the whole image; None when the model set has no local features
+
+
+@dataclass(frozen=True, eq=False)
+class Occluded:
+    """A region encoded again and again, part by part of it covered: a row for each cover, in the grid's order."""
+
+    grid: Grid
+    vectors: Mapping[str, NDArray[np.float32]]  # projection -> (N, dim), unit norm
+    cells: NDArray[np.float32] | None  # (N, h, w, channels): the local map's under the box; None without local features
 
 
 class Pipeline:
@@ -123,3 +133,34 @@ class Pipeline:
             within = inside(boxes, film.image_height, film.image_width)
             vectors, probability, local = self._encoder.encode(film, within, spacing_mm)
         return Embedding(vectors, probability, local)
+
+    def occlude(
+        self,
+        image: NDArray[np.generic],
+        box: Box,
+        cells: int,
+        numbers: tuple[int, int],
+        spacing_mm: tuple[float, float] | None = None,
+    ) -> Occluded:
+        """Encode a box of an image with parts of it hidden behind the mean of what lies in it: some covers of its grid.
+
+        `cells` along the box's longer side; `numbers`: the first cover wanted and the one behind the last, of
+        `Grid.count`. Each is a pass of its own over the covered film. ImageError when the box lies outside.
+        """
+        import torch
+
+        from encoder.runtime import covered, inside, picture
+
+        with torch.inference_mode():
+            film = picture(image, spacing_mm, self._size)
+            (within,) = inside([box], film.image_height, film.image_width)
+            grid = Grid.over(within, cells, film.told_apart)
+            covers = [grid.cover(number) for number in range(numbers[0], min(numbers[1], grid.count))]
+            films = [covered(film, within, cover) for cover in covers]
+            encoded = self._encoder.encode_many(films, [[within]] * len(films), [spacing_mm] * len(films))
+        vectors = {
+            name: np.concatenate([vectors[name] for vectors, _, _ in encoded]) for name in self._encoder.projections
+        }
+        maps = [local for _, _, local in encoded if local is not None]
+        under = np.stack([patch(local, box).features for local in maps]) if maps else None
+        return Occluded(grid, vectors, under)

@@ -39,6 +39,12 @@ class Picture:
     image_height: int
     image_width: int
 
+    @property
+    def told_apart(self) -> tuple[float, float]:
+        """Width and height, in stored pixels, of what is told apart: two of these pixels each way."""
+        height, width = self.pixels.shape
+        return 2 * self.image_width / width, 2 * self.image_height / height
+
     def frame(self, spacing_mm: Spacing, size: int) -> tuple[Tensor, Placement]:
         """(2, size, size) and where the image lies in it."""
         placed = placement(self.image_height, self.image_width, spacing_mm, size)
@@ -51,6 +57,27 @@ def picture(image: NDArray[np.generic], spacing_mm: Spacing, size: int) -> Pictu
     height, width = pixels.shape
     placed = placement(height, width, spacing_mm, size)
     return Picture(resized(pixels, placed.height, placed.width), height, width)
+
+
+def covered(film: Picture, region: Box, cover: Box | None) -> Picture:
+    """The same film with `cover` hidden behind the mean of the region. Boxes: pixels of the stored image, inside it."""
+    if cover is None:
+        return film
+    pixels = film.pixels.clone()
+    pixels[_pixels_of(film, cover)] = film.pixels[_pixels_of(film, region)].mean()
+    return Picture(pixels, film.image_height, film.image_width)
+
+
+def _pixels_of(film: Picture, box: Box) -> tuple[slice, slice]:
+    """Rows and columns of the shrunk film that a box covers, at least one each."""
+    height, width = film.pixels.shape
+    down, across = height / film.image_height, width / film.image_width
+    return _span(box.y1 * down, box.y2 * down, height), _span(box.x1 * across, box.x2 * across, width)
+
+
+def _span(low: float, high: float, length: int) -> slice:
+    first = min(round(low), length - 1)
+    return slice(first, max(round(high), first + 1))
 
 
 class Found(NamedTuple):
@@ -208,7 +235,8 @@ def inside(boxes: Sequence[Box], height: int, width: int) -> list[Box]:
 def steady(threads: int | None) -> None:
     """The same film gives the same bytes: deterministic kernels only, and a fixed number of threads if given."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are refused
-    torch.use_deterministic_algorithms(True)
+    # What use_deterministic_algorithms(True) does without importing torch's compiler: a fifth of a process's start.
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a tenth
     if threads:
         torch.set_num_threads(threads)

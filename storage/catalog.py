@@ -112,9 +112,9 @@ class Catalog:
         """The rows of a level that meet the conditions, ordered by its UIDs, streamed.
 
         A row maps column names of its level and those above (COLUMNS), and its level's COUNTS, to values; `wanted`
-        narrows it to those named, which is faster. `offset`: rows that are skipped first. `newest`: of a study and
-        below, the latest Study Date first. A condition on a deeper level means: some below meets it. KeyError for a
-        column that does not exist. DatabaseError.
+        narrows it to those named, which is faster, and may name EXTRAS too. `offset`: rows that are skipped first.
+        `newest`: of a study and below, the latest Study Date first. A condition on a deeper level means: some below
+        meets it. KeyError for a column that does not exist. DatabaseError.
         """
         names = _names(level, wanted)
         query = (
@@ -191,10 +191,16 @@ def _values(level: Level, deep: Level, column: str) -> ColumnElement[Any]:
     return _below(level, below, DistinctList(COLUMNS[column]))
 
 
+_PARENT: dict[Level, ColumnElement[Any]] = {  # what ties the level below to a row
+    "PATIENT": STUDY.c.patient_row_id,
+    "STUDY": SERIES.c.study_row_id,
+    "SERIES": INSTANCE.c.series_row_id,
+}
+
+
 def _below(level: Level, below: Sequence[Level], what: ColumnElement[Any]) -> ColumnElement[Any]:
-    parent = {"PATIENT": STUDY.c.patient_row_id, "STUDY": SERIES.c.study_row_id, "SERIES": INSTANCE.c.series_row_id}
     table = TABLES[level]
-    query = select(what).select_from(joined(below)).where(parent[level] == table.c.id).correlate(table)
+    query = select(what).select_from(joined(below)).where(_PARENT[level] == table.c.id).correlate(table)
     return query.scalar_subquery()
 
 
@@ -215,19 +221,38 @@ COUNTS: dict[Level, dict[str, ColumnElement[Any]]] = {  # PS3.4 C.3.4: what a le
 }
 
 
+def _first_header(level: Level) -> ColumnElement[Any]:
+    """The header of the first instance below a row, in the order of the UIDs."""
+    below = LEVELS[LEVELS.index(level) + 1 :]
+    first = select(INSTANCE.c.header).select_from(joined(below)).where(_PARENT[level] == TABLES[level].c.id)
+    ordered = first.order_by(*(COLUMNS[name] for name in UIDS["IMAGE"] if LEVEL_OF[name] in below)).limit(1)
+    return ordered.correlate(TABLES[level]).scalar_subquery()
+
+
+EXTRAS: dict[Level, dict[str, ColumnElement[Any]]] = {  # what a row holds only where it is wanted
+    "PATIENT": {"header": _first_header("PATIENT")},
+    # Studies come in the order of their UIDs, a patient's not together: so what is counted of it comes with each.
+    "STUDY": {"header": _first_header("STUDY"), **COUNTS["PATIENT"]},
+    "SERIES": {"header": _first_header("SERIES")},
+    "IMAGE": {},
+}
+
+
 def _names(level: Level, wanted: Collection[str] | None) -> list[str]:
     """What a row of the level holds: its UIDs always, the rest as wanted. KeyError for what it cannot hold."""
     deepest = LEVELS.index(level)
     possible = [name for name in COLUMNS if LEVELS.index(LEVEL_OF[name]) <= deepest] + list(COUNTS[level])
     if wanted is None:
         return possible
+    possible += EXTRAS[level]
     if unknown := set(wanted).difference(possible):
         raise KeyError(f"no such column at level {level}: {', '.join(sorted(unknown))}")
     return [name for name in possible if name in wanted or name in UIDS[level]]
 
 
 def _selected(level: Level, name: str) -> ColumnElement[Any]:
-    return COUNTS[level][name].label(name) if name in COUNTS[level] else COLUMNS[name]
+    made = COUNTS[level].get(name, EXTRAS[level].get(name))
+    return COLUMNS[name] if made is None else made.label(name)
 
 
 def _tidied(found: Iterable[str | None]) -> tuple[str, ...]:

@@ -3,18 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 
-from sqlalchemy import Text, bindparam, cast, delete, func, insert, select, update
+from sqlalchemy import Text, cast, delete, func, insert, select
 
 from storage.database import Database
+from storage.leases import Leases
 from storage.records import Commitment, Reference
 from storage.schema import COMMITMENT
-
-_DUE = (
-    select(COMMITMENT)
-    .where(COMMITMENT.c.not_before <= bindparam("now"))
-    .order_by(COMMITMENT.c.not_before, COMMITMENT.c.id)
-    .limit(1)
-)
 
 
 class Commitments:
@@ -23,9 +17,20 @@ class Commitments:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+        self._leases = Leases(database, clock, COMMITMENT)
 
-    def owe(self, transaction_uid: str, ae_title: str, references: Sequence[Reference], delay_s: float) -> int:
-        """Keep one report, due after `delay_s`; durable on return. Returns its id."""
+    def owe(
+        self,
+        transaction_uid: str,
+        ae_title: str,
+        references: Sequence[Reference],
+        delay_s: float,
+        owner: str | None = None,
+    ) -> int:
+        """Keep one report, due after `delay_s`; durable on return. Returns its id.
+
+        `owner` has it in hand until then.
+        """
         now = self._clock()
         row = {
             "transaction_uid": transaction_uid,
@@ -34,6 +39,7 @@ class Commitments:
             "attempts": 0,
             "requested_at": now,
             "not_before": now + delay_s,
+            "lease_owner": owner,
         }
         return self._database.write(lambda connection: _key(connection.execute(insert(COMMITMENT), row)))
 
@@ -44,30 +50,29 @@ class Commitments:
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def due(self) -> Commitment | None:
-        """The report that has waited longest, if one is due."""
-        with self._database.reading() as connection:
-            row = connection.execute(_DUE, {"now": self._clock()}).mappings().one_or_none()
+    def claim(self, owner: str, lease_s: float) -> Commitment | None:
+        """The report that has waited longest, if one is due, leased to `owner`; see `Leases`."""
+        row = self._leases.claim(owner, lease_s)
         if row is None:
             return None
-        references = tuple(Reference(*entry) for entry in row["entries"])
-        return Commitment(
-            row["id"], row["transaction_uid"], row["ae_title"], references, row["attempts"], row["requested_at"]
-        )
+        values = {name: value for name, value in row.items() if name != "entries"}
+        return Commitment(references=tuple(Reference(*entry) for entry in row["entries"]), **values)
 
-    def postpone(self, commitment_id: int, delay_s: float) -> None:
-        """Count an attempt that failed; the report is due again after `delay_s`."""
+    def postpone(self, commitment: Commitment, delay_s: float) -> None:
+        """Count an attempt that failed; the report is due again after `delay_s`. LeaseLost."""
         later = {"not_before": self._clock() + delay_s, "attempts": COMMITMENT.c.attempts + 1}
-        change = update(COMMITMENT).where(COMMITMENT.c.id == commitment_id).values(later)
-        self._database.write(lambda connection: connection.execute(change))
+        self._leases.change(commitment.id, commitment.owner, later)
 
-    def hasten(self) -> None:
-        """Make every report due: after a start nobody else is telling it, and peers may be back."""
-        change = update(COMMITMENT).values(not_before=0.0)
-        self._database.write(lambda connection: connection.execute(change))
+    def hasten(self, holder: str) -> None:
+        """Make every report due that nobody else is telling: after a start, peers may be back; see `Leases`."""
+        self._leases.hasten(holder)
+
+    def release(self, owner: str) -> None:
+        """Let go of what an owner has in hand."""
+        self._leases.release(owner)
 
     def end(self, commitment_id: int) -> None:
-        """The report was told, or is given up."""
+        """The report was told, or is given up, by whoever."""
         gone = delete(COMMITMENT).where(COMMITMENT.c.id == commitment_id)
         self._database.write(lambda connection: connection.execute(gone))
 

@@ -4,7 +4,7 @@ StorageError
 ├── StorageFull             no room left: disk, quota or file size limit
 ├── FileError               any other failure to read, write or sync a file
 ├── DatabaseError           the database refused, is unreachable, or has another schema than this program
-├── LeaseLost               a job is no longer held by who tries to end it
+├── LeaseLost               work is no longer held by who tries to end it
 ├── GenerationError         a step that this generation's state does not allow
 │   └── GenerationIncomplete    not every instance has a finished job in it
 └── VectorError             vectors of another dimension, projection or model than the place they meet
@@ -29,7 +29,7 @@ class DatabaseError(StorageError):
 
 
 class LeaseLost(StorageError):
-    """The job was given to somebody else, ended, or started over; what was made for it is thrown away."""
+    """The work was given to somebody else, ended, or started over; what was made for it is thrown away."""
 
 
 class GenerationError(StorageError):

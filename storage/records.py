@@ -415,6 +415,7 @@ class Commitment:
     references: tuple[Reference, ...]
     attempts: int  # that failed
     requested_at: float
+    owner: str | None = None  # who holds it, see `storage.leases`
 
 
 @dataclass(frozen=True)
@@ -430,8 +431,9 @@ class Question:
     asked_at: float
     answered_at: float | None
     answer: Mapping[str, Any] | None  # opaque, JSON
-    report_uid: str | None  # SOP Instance UIDs of the result objects, from `answered` on
+    report_uid: str | None  # SOP Instance UIDs of the result objects, from `answered` on; of a failure its notice
     panel_uid: str | None
+    owner: str | None = None  # who holds it, see `storage.leases`
 
 
 @dataclass(frozen=True)
@@ -446,6 +448,7 @@ class Delivery:
     reason: str
     attempts: int  # that failed
     owed_at: float
+    owner: str | None = None  # who holds it, see `storage.leases`
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0005"  # the newest migration; a test compares it with the folder
+REVISION = "0006"  # the newest migration; a test compares it with the folder
 
 METADATA = MetaData(
     naming_convention={
@@ -251,6 +251,7 @@ COMMITMENT = Table(
     Column("attempts", Integer, nullable=False),
     Column("requested_at", Double, nullable=False),
     Column("not_before", Double, nullable=False, index=True),
+    _text("lease_owner"),  # who has it in hand until `not_before`
 )
 
 # A stored SR that asks which regions look like its own, and the answer that is kept for it.
@@ -269,6 +270,7 @@ QUESTION = Table(
     Column("answer", JSON),
     _text("report_uid", index=True),  # SOP Instance UIDs of the result objects
     _text("panel_uid"),
+    _text("lease_owner"),  # who has it in hand until `not_before`
     UniqueConstraint("sop_instance_uid"),
 )
 
@@ -285,6 +287,7 @@ DELIVERY = Table(
     Column("attempts", Integer, nullable=False),
     Column("owed_at", Double, nullable=False),
     Column("not_before", Double, index=True),  # NULL: it has ended
+    _text("lease_owner"),  # who has it in hand until `not_before`
     UniqueConstraint("sop_instance_uid", "ae_title"),
 )
 

@@ -27,7 +27,8 @@ BEHAVIOUR = {
         "An instance whose study is stored under another patient follows the setting `storage.patient_conflicts`.",
         "A Basic Text, Enhanced, Comprehensive, Comprehensive 3D or Extensible SR stored to the AE title of the "
         "setting `query.ae_title` is kept as any instance and is a question: its regions are searched once, and the "
-        "answer is stored as a Comprehensive 3D SR and a Secondary Capture of the SR's study. To who may not make "
+        "answer is stored as a Comprehensive 3D SR and a Secondary Capture of the SR's study; or a Basic Text SR there "
+        "says why there is none, with `query.notices`. To who may not make "
         "region queries it is 0x0124.",
         "Result objects are sent by C-STORE to the calling AE title, or to that of `query.results_to`, where the peers "
         "table has its host; tried again for a day while it cannot be reached, never once it has refused.",

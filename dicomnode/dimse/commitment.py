@@ -8,6 +8,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from pydicom.datadict import tag_for_keyword
@@ -30,6 +31,8 @@ from dicomnode.dimse.wire import Command, Element, Writer
 from dicomnode.errors import ActionError, ActionTooLarge, IdentifierError, PeerError, UnknownAction, UnknownObject
 from dicomnode.rounds import Rounds
 from dicomnode.uids import is_uid
+from storage.errors import LeaseLost
+from storage.leases import named
 from storage.records import AnyOf, Commitment, Reference, Row
 from storage.store import Store
 
@@ -46,7 +49,9 @@ QUIET_S: Final = 0.3  # a peer that wants the report elsewhere releases at once,
 RETRY_S: Final = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)  # between attempts, the last again and again
 GIVE_UP_S: Final = 86_400.0
 TRANSIENT: Final = frozenset({status.PROCESSING_FAILURE, status.RESOURCE_LIMITATION})  # answers that ask for patience
+HOLDER: Final = "commitment"  # where no other node is on the database
 POLL_S: Final = 1.0
+LEASE_S: Final = 600.0  # of one report: an association's time-outs are shorter
 _CHUNK: Final = 500  # UIDs looked up at once
 
 
@@ -63,9 +68,16 @@ class CommitmentService:
     """Answers requests, and tells what is owed in a thread of its own."""
 
     def __init__(
-        self, store: Store, caller: Caller, peers: tuple[PeerSettings, ...], clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        caller: Caller,
+        peers: tuple[PeerSettings, ...],
+        holder: str = HOLDER,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`holder`: the name of this node among those on its database."""
         self._store = store
+        self._holder, self._owner = holder, named(holder)
         self._caller = caller
         self._peers = {peer.ae_title: peer for peer in reversed(peers) if peer.host}
         self._clock = clock
@@ -73,13 +85,14 @@ class CommitmentService:
 
     def start(self) -> None:
         """Tell what an earlier run owed, and then what becomes due."""
-        self._store.commitments.hasten()
+        self._store.commitments.hasten(self._holder)
         self._rounds.start()
 
     def stop(self) -> None:
         """End the thread; what it is telling is told again after the next start. Waits for a peer's time-out."""
         self._rounds.stop()
         self._rounds.join()
+        self._store.commitments.release(self._owner)
 
     def on_action(self, exchange: Exchange) -> None:
         """Acknowledge, then report. PS3.7 10.1.4."""
@@ -88,12 +101,13 @@ class CommitmentService:
             self._check_owed(exchange.calling_ae)
             references = self._checked(asked)
             hold_s = self._caller.settings.network_timeout_s + QUIET_S  # longer than the report here can take
-            owed = self._store.commitments.owe(transaction_uid, exchange.calling_ae, references, hold_s)
+            owed = self._store.commitments.owe(transaction_uid, exchange.calling_ae, references, hold_s, self._owner)
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
             _refuse(exchange, error)
             return
         _acknowledge(exchange)
-        self._report_here(exchange, Commitment(owed, transaction_uid, exchange.calling_ae, references, 0, 0.0))
+        title = exchange.calling_ae
+        self._report_here(exchange, Commitment(owed, transaction_uid, title, references, 0, 0.0, self._owner))
 
     def _check_owed(self, ae_title: str) -> None:
         """A peer that asks and never takes an answer does not fill the database."""
@@ -144,7 +158,7 @@ class CommitmentService:
         return self._caller.settings.ae_title
 
     def _step(self) -> bool:
-        commitment = self._store.commitments.due()
+        commitment = self._store.commitments.claim(self._owner, LEASE_S)
         if commitment is not None:
             self._tell(commitment)
         return commitment is not None
@@ -192,7 +206,8 @@ class CommitmentService:
         self._later(commitment, delay_s)
 
     def _later(self, commitment: Commitment, delay_s: float) -> None:
-        self._store.commitments.postpone(commitment.id, delay_s)
+        with suppress(LeaseLost):  # it took so long that somebody else is telling it
+            self._store.commitments.postpone(commitment, delay_s)
         self._rounds.wake()
 
 

@@ -30,9 +30,9 @@ from dicomnode.attributes.values import (
 )
 from dicomnode.errors import ImageNotStored
 from dicomnode.query import matching
-from dicomnode.query.keys import UNIQUE_KEYS, Key, Level, Model
+from dicomnode.query.keys import UNIQUE_KEYS, Level, Model
 from dicomnode.query.matching import QUERY_RETRIEVE_LEVEL, Query, Wanted
-from storage.catalog import COUNTS, UIDS, Catalog
+from storage.catalog import COUNTS, EXTRAS, UIDS, Catalog
 from storage.records import Condition, Equals, Row
 
 RETRIEVE_AE_TITLE: Final = Tag(0x0008, 0x0054)
@@ -155,7 +155,7 @@ class _Responder:
         self._slots: tuple[Wanted | Element, ...] = tuple(sorted((*fixed, *self._wanted), key=_tag))
         self._columns = {one.tag: _column(one) for one in self._wanted}
         self._reads_header = bool(query.header_tests) or any(not _column(one) for one in self._wanted)
-        self._counts_above = tuple(one.key for one in self._wanted if one.key and _counted_above(one.key, query.level))
+        self._counts_above = tuple(one.key for one in self._wanted if one.key and _is_counted_above(one, query.level))
         self._counts: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), _NO_COUNTS)
 
     @property
@@ -164,7 +164,7 @@ class _Responder:
         level = self._query.level
         own = {column for one in self._wanted if (column := _column(one)) and not _is_counted_above(one, level)}
         own |= {test.column for test in self._query.row_tests}
-        if self._reads_header and level is Level.IMAGE:
+        if self._reads_header:
             own.add("header")
         for above in {key.level for key in self._counts_above}:
             own |= set(UIDS[above.value])
@@ -172,14 +172,14 @@ class _Responder:
 
     def match(self, row: Row) -> Match | None:
         """The match of a row; None when its header does not pass."""
-        header = self._header(row) if self._reads_header else None
+        header = self._header(row)
         if self._query.header_tests and (header is None or not self._query.passes_header(header)):
             return None
         return self._made(row, header)
 
     def unchecked(self, row: Row) -> Match:
         """The match of a row that is known to be one."""
-        return self._made(row, self._header(row) if self._reads_header else None)
+        return self._made(row, self._header(row))
 
     def _made(self, row: Row, header: Dataset | None) -> Match:
         stored = charset_of(header) if header is not None else UNDECLARED
@@ -198,11 +198,8 @@ class _Responder:
         return Element(one.tag, one.vr) if header is None else _from_header(one, header, stored)
 
     def _header(self, row: Row) -> Dataset | None:
-        """The row's own header, or that of the first instance below it."""
-        held = row.get("header")
-        if held is None:
-            below = self._catalog.find("IMAGE", _identity(row, self._query.level), limit=1, wanted=("header",))
-            held = next((instance["header"] for instance in below), None)
+        """The row's own header, or that of the first instance below it; None where no key needs it."""
+        held = row["header"] if self._reads_header else None
         return read_header(held) if held else None
 
     def _counts_of(self, row: Row) -> Mapping[str, Any]:
@@ -231,12 +228,12 @@ def _column(one: Wanted) -> str | None:
     return one.key.column if one.key else None
 
 
-def _counted_above(key: Key, level: Level) -> bool:
-    return key.level is not level and key.column in COUNTS[key.level.value]
-
-
 def _is_counted_above(one: Wanted, level: Level) -> bool:
-    return one.key is not None and _counted_above(one.key, level)
+    """Whether a level above counts it, and a row does not hold it."""
+    key = one.key
+    if key is None or key.level is level or key.column not in COUNTS[key.level.value]:
+        return False
+    return key.column not in EXTRAS[level.value]
 
 
 def _identity(row: Row, level: Level) -> list[Condition]:

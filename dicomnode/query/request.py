@@ -63,10 +63,10 @@ def is_keyword(keyword: str) -> bool:
     return tag_for_keyword(keyword) is not None
 
 
-def by_box(image_uid: str, sop_class_uid: str, box: Box, keys: Keys) -> Dataset:
-    """The identifier of a query with a rectangle on a stored image."""
+def by_box(image_uid: str, sop_class_uid: str, box: Box, keys: Keys, frame: int | None = None) -> Dataset:
+    """The identifier of a query with a rectangle on a stored image; `frame`: counted from 1, of an image of several."""
     roi = writer.query_roi_item(
-        sop_class_uid=sop_class_uid, sop_instance_uid=image_uid, frame=None, box=box, anatomy=None, tracking="ROI 1"
+        sop_class_uid=sop_class_uid, sop_instance_uid=image_uid, frame=frame, box=box, anatomy=None, tracking="ROI 1"
     )
     return _identifier([roi], keys)
 

@@ -20,6 +20,8 @@ from dicomnode.dimse.wire import Writer
 from dicomnode.errors import PeerError, PeerRefused
 from dicomnode.query.retrieval import Stored
 from dicomnode.rounds import Rounds
+from storage.errors import LeaseLost
+from storage.leases import named
 from storage.records import Delivery, Question
 from storage.store import Store
 
@@ -27,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_S: Final = (2.0, 15.0, 60.0, 300.0, 900.0, 3600.0)  # between attempts, the last again and again
 GIVE_UP_S: Final = 86_400.0
+HOLDER: Final = "delivery"  # where no other node is on the database
 POLL_S: Final = 1.0
+LEASE_S: Final = 600.0  # of one object: an association's time-outs are shorter
 _MEDIUM: Final = 0x0000  # Priority, PS3.7 9.3.1.1
 
 
@@ -41,11 +45,16 @@ class DeliveryService:
         caller: Caller,
         peers: tuple[PeerSettings, ...],
         results_to: str = "",
+        holder: str = HOLDER,
         auditor: Auditor | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`results_to`: the AE title that all results go to; empty: to who asked."""
+        """`results_to`: the AE title that all results go to; empty: to who asked.
+
+        `holder`: the name of this node among those on its database.
+        """
         self._store = store
+        self._holder, self._owner = holder, named(holder)
         self._shelf = shelf
         self._caller = caller
         self._peers = {peer.ae_title: peer for peer in reversed(peers) if peer.host}
@@ -63,19 +72,26 @@ class DeliveryService:
 
     def start(self) -> None:
         """Send what an earlier run owed, and then what becomes due."""
-        self._store.deliveries.hasten()
+        self._store.deliveries.hasten(self._holder)
         self._rounds.start()
 
     def stop(self) -> None:
         """End the thread; what it is sending is sent again after the next start."""
         self._rounds.stop()
         self._rounds.join()
+        self._store.deliveries.release(self._owner)
 
     def _step(self) -> bool:
-        delivery = self._store.deliveries.due()
+        delivery = self._store.deliveries.claim(self._owner, LEASE_S)
         if delivery is not None:
-            self._deliver(delivery)
+            self._work(delivery)
         return delivery is not None
+
+    def _work(self, delivery: Delivery) -> None:
+        try:
+            self._deliver(delivery)
+        except LeaseLost:
+            self._say(delivery, "deleted, or in other hands by now")
 
     def _deliver(self, delivery: Delivery) -> None:
         """One attempt."""
@@ -92,6 +108,8 @@ class DeliveryService:
             self._refused(delivery, str(error))
         except PeerError as error:
             self._try_again(delivery, str(error))
+        except LeaseLost:
+            raise
         except Exception as error:  # noqa: BLE001 - others shall not wait for it
             logger.error("result %s: %s", delivery.sop_instance_uid, log.frames(error))
             self._try_again(delivery, "unable to process: see the node's log")
@@ -114,7 +132,7 @@ class DeliveryService:
             why = "it cannot be sent as it is stored" if status is None else f"refused with 0x{status:04X}"
             self._refused(delivery, why)
             return
-        self._store.deliveries.end(delivery.id, "sent")
+        self._store.deliveries.end(delivery, "sent")
         logger.info("result %s sent to %s", delivery.sop_instance_uid, log.printable(delivery.ae_title))
 
     def _audit(self, delivery: Delivery, *, failed: bool) -> None:
@@ -124,18 +142,18 @@ class DeliveryService:
             self._auditor.sent(Party(delivery.ae_title), found, failed=failed)
 
     def _refused(self, delivery: Delivery, why: str) -> None:
-        self._store.deliveries.end(delivery.id, "refused", why)
+        self._store.deliveries.end(delivery, "refused", why)
         self._say(delivery, why)
 
     def _try_again(self, delivery: Delivery, why: str) -> None:
         if self._rounds.stopping:
             return
         if self._clock() - delivery.owed_at > GIVE_UP_S:
-            self._store.deliveries.end(delivery.id, "given up", why)
+            self._store.deliveries.end(delivery, "given up", why)
             self._say(delivery, f"{why}; given up after {delivery.attempts + 1} attempts")
             return
         delay_s = RETRY_S[min(delivery.attempts, len(RETRY_S) - 1)]
-        self._store.deliveries.postpone(delivery.id, delay_s, why)
+        self._store.deliveries.postpone(delivery, delay_s, why)
         self._say(delivery, f"{why}; again in {delay_s:g} s")
 
     def _say(self, delivery: Delivery, why: str) -> None:

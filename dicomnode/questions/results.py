@@ -1,4 +1,7 @@
-"""A kept answer in, its result objects as instances of the archive out: the SR that viewers draw, and the picture."""
+"""A kept answer in, its result objects as instances of the archive out: the SR that viewers draw, and the picture.
+
+Without an answer: a notice that says why.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,10 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from dicomnode.attributes.header import read_header
 from dicomnode.errors import ImageNotStored
 from dicomnode.intake import Intake
 from dicomnode.query import kept
 from dicomnode.query.kept import KeptAnswer, KeptHit
+from dicomnode.quiet import quiet_pydicom
+from dicomnode.sr.notice import notice
 from dicomnode.sr.result import Facts, Place, ResultHit
 from dicomnode.workers.drafts import PanelRequest, ReportRequest, Request, Source
 from dicomnode.workers.scribe import ScribeProcess
@@ -61,12 +67,25 @@ class Results:
         asked = Source(files.path(image.path), place.box, place.frame or 1)
         return self._kept(lambda target: PanelRequest(image.header, asked, shown, warnings, facts, target), facts)
 
+    def notice(self, question: Question) -> str:
+        """The same for the object that tells why there is no answer. ImageNotStored when the SR was deleted."""
+        assert question.report_uid is not None, "a failure that is told has the UID of its notice"
+        asking = self._store.catalog.instance(question.sop_instance_uid)
+        if asking is None:
+            raise ImageNotStored("SR was deleted after it had asked")
+        with quiet_pydicom():
+            told = notice(read_header(asking.header), question.reason, question.report_uid, _local(question.asked_at))
+            return self._stored(question.report_uid, lambda path: told.save_as(path, enforce_file_format=True))
+
     def _kept(self, request_for: RequestFor, facts: Facts) -> str:
         """Written by the scribe, taken in as any instance."""
-        uid = facts.sop_instance_uid
+        return self._stored(facts.sop_instance_uid, lambda path: self._scribe.write(request_for(path)))
+
+    def _stored(self, uid: str, write: Callable[[Path], object]) -> str:
+        """An instance that `write` makes a file of, unless it is there."""
         if self._store.catalog.instance(uid) is None:
             with self._store.files.scratch() as made, self._intake.scratch() as scratch:
-                self._scribe.write(request_for(made.path))
+                write(made.path)
                 scratch.write(made.path.read_bytes())
                 self._intake.keep(scratch, self._own_title)
         return uid
@@ -104,8 +123,12 @@ def _place(hit: KeptHit, film: InstanceRow | None, images: dict[str, InstanceRow
 
 def _facts(question: Question, uid: str | None, answer: KeptAnswer) -> Facts:
     assert uid is not None, "an answered question has the UIDs of its result objects"
-    at = datetime.fromtimestamp(question.answered_at or question.asked_at, UTC).astimezone()
-    return Facts(uid, question.sop_instance_uid, answer.model, at)
+    at = question.answered_at or question.asked_at
+    return Facts(uid, question.sop_instance_uid, answer.model, _local(at))
+
+
+def _local(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC).astimezone()
 
 
 def _asked(told: Told) -> Place:

@@ -14,7 +14,7 @@ from dicomnode.uids import derived_uid
 SERIES_DESCRIPTION: Final = "Similar regions, picture"
 SERIES_NUMBER: Final = 9002
 # Of the asking image, PS3.3 C.7.1.1, C.7.2.1, C.7.2.2: who and which study. Nothing else is taken over.
-_TAKEN_OVER: Final = (
+TAKEN_OVER: Final = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID",
     "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
@@ -24,7 +24,7 @@ def panel(image: Dataset, picture: NDArray[np.uint8], facts: Facts) -> Dataset:
     """The capture, complete: `save_as` writes a Part 10 file. picture: (rows, columns, 3), RGB."""
     source = completed(image)
     dataset = FileDataset("", Dataset(), file_meta=FileMetaDataset(), preamble=b"\0" * 128)
-    for keyword in _TAKEN_OVER:
+    for keyword in TAKEN_OVER:
         if keyword in source:
             dataset[keyword] = source[keyword]
     _identify(dataset, facts)

@@ -59,11 +59,13 @@ def rois(content: Dataset) -> tuple[SrRoi, ...]:
 
 def _read(content: Dataset) -> tuple[Region, ...]:
     found: list[Region] = []
+    tracked: set[Region] = set()  # what stands in its group and below each number measured of it is one region
     homeless = False
     for node in walk(content):
         here = list(_regions_of(node, content))
         homeless = homeless or (node.value_type == "SCOORD" and not here)
-        found.extend(here)
+        found.extend(region for region in here if region not in tracked)
+        tracked.update(region for region in here if region.tracking_uid)
         if len(found) > MAXIMUM_REGIONS:
             raise RoiError(f"SR has more than {MAXIMUM_REGIONS} regions")
     if not found:

@@ -3,6 +3,10 @@
 One TID 1410 group for each hit, best first. It never names another patient: a hit of one is drawn as the asking ROI on
 the asker's own image, with the hit's anatomy and an opaque name that only the node can resolve. A hit of the same
 patient is drawn where it is.
+
+A hit's region stands twice in its group: once as its Image Region, which template readers and the first look of OHIF
+go by, and once below the score that was measured of it (TID 320), the only place where `@cornerstonejs/adapters` looks
+when OHIF turns the SR into measurements.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +30,10 @@ SERIES_NUMBER: Final = 9001  # far behind a modality's own
 SIMILARITY: Final = Code("SIMILARITY", codes.SCHEME, "Similarity score")
 NO_UNITS: Final = Code("1", "UCUM", "no units")
 NOTHING: Final = "no similar region"
-_ALGORITHM_NAME: Final = Code("111001", "DCM", "Algorithm Name")
+ALGORITHM_NAME: Final = Code("111001", "DCM", "Algorithm Name")
 _PROCEDURE: Final = Code("363679005", "SCT", "Imaging procedure")
-_DEVICE: Final = Code("121007", "DCM", "Device")
+DEVICE: Final = Code("121007", "DCM", "Device")
+_SOURCE_OF_MEASUREMENT: Final = Code("121112", "DCM", "Source of Measurement")
 _TOKEN: Final = 12  # hexadecimal digits of a hit's name that people see
 
 
@@ -56,6 +61,11 @@ class ResultHit:
         """Rank, anatomy and an opaque token. LO of 64 characters is what viewers show."""
         token = f"{int(self.tracking_uid.rpartition('.')[2]):032x}"[:_TOKEN]
         return f"#{self.rank} {VOCABULARY[self.anatomy].name} {token}"[:64]
+
+    @property
+    def label(self) -> str:
+        """What a viewer writes beside the box."""
+        return f"#{self.rank} {VOCABULARY[self.anatomy].name} {self.score:.3f}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,7 @@ def is_result(document: Dataset) -> bool:
     """Whether an SR is an answer of this program, whatever archive it has been through. RoiError past a cap."""
     return any(
         node.concept is not None
-        and node.concept.key == _ALGORITHM_NAME.key
+        and node.concept.key == ALGORITHM_NAME.key
         and str(node.item.get("TextValue") or "").strip() == ALGORITHM
         for node in walk(document)
         if node.value_type == "TEXT"
@@ -143,7 +153,7 @@ def _report(images: Mapping[str, Dataset], groups: list[Any]) -> Any:
         manufacturer_name="dicomnode",
         model_name=f"dicomnode {__version__}",
     )
-    observer = ObserverContext(observer_type=CodedConcept(*_DEVICE), observer_identifying_attributes=device)
+    observer = ObserverContext(observer_type=CodedConcept(*DEVICE), observer_identifying_attributes=device)
     return MeasurementReport(
         observation_context=ObservationContext(observer_device_context=observer),
         procedure_reported=CodedConcept(*_PROCEDURE),
@@ -155,55 +165,74 @@ def _report(images: Mapping[str, Dataset], groups: list[Any]) -> Any:
 def _groups(images: Mapping[str, Dataset], asked: Place, hits: Sequence[ResultHit], facts: Facts) -> list[Any]:
     """TID 1500 wants one at least."""
     if not hits:
-        return [_group(images, asked, (NOTHING, derived_uid("nothing", facts.question_uid)), facts)]
-    return [
-        _group(
-            images,
-            hit.place,
-            (hit.name, hit.tracking_uid),
-            facts,
-            finding_sites=[finding_site(VOCABULARY[hit.anatomy])],
-            measurements=[_similarity(hit.score)],
-        )
-        for hit in hits
-    ]
+        tracking = (NOTHING, derived_uid("nothing", facts.question_uid))
+        return [_group(images[asked.image_uid], asked, tracking, NOTHING, facts)]
+    return [_hit_group(images[hit.place.image_uid], hit, facts) for hit in hits]
 
 
-def _group(images: Mapping[str, Dataset], place: Place, tracking: tuple[str, str], facts: Facts, **said: Any) -> Any:
-    """TID 1410 Planar ROI Measurements and Qualitative Evaluations."""
+def _hit_group(image: Dataset, hit: ResultHit, facts: Facts) -> Any:
+    score = _similarity(hit.score)
+    group = _group(
+        image,
+        hit.place,
+        (hit.name, hit.tracking_uid),
+        hit.label,
+        facts,
+        finding_sites=[finding_site(VOCABULARY[hit.anatomy])],
+        measurements=[score],
+    )
+    score[0].ContentSequence = [_measured(image, hit.place)]  # afterwards: highdicom refuses it in such a group
+    return group
+
+
+def _group(image: Dataset, place: Place, tracking: tuple[str, str], label: str, facts: Facts, **said: Any) -> Any:
+    """TID 1410 Planar ROI Measurements and Qualitative Evaluations, with a Comment that viewers show as its label."""
     from highdicom.sr import (
         AlgorithmIdentification,
         CodedConcept,
+        ImageRegion,
         PlanarROIMeasurementsAndQualitativeEvaluations,
+        RelationshipTypeValues,
+        TextContentItem,
         TrackingIdentifier,
     )
 
     name, uid = tracking
-    return PlanarROIMeasurementsAndQualitativeEvaluations(
+    group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=uid, identifier=name),
-        referenced_region=_region(images[place.image_uid], place),
+        referenced_region=ImageRegion(**_outline(image, place)),
         geometric_purpose=CodedConcept(*codes.BOUNDED_BY),
         algorithm_id=AlgorithmIdentification(
             name=ALGORITHM, version=__version__, parameters=[f"index generation {facts.model}"]
         ),
         **said,
     )
+    comment = TextContentItem(CodedConcept(*codes.COMMENT), label, RelationshipTypeValues.CONTAINS)
+    group[0].ContentSequence.append(comment)
+    return group
 
 
 def _similarity(score: float) -> Any:
-    """NUM: OHIF draws a group's box only when it has one."""
     from highdicom.sr import CodedConcept, Measurement
 
     return Measurement(name=CodedConcept(*SIMILARITY), value=round(score, 6), unit=CodedConcept(*NO_UNITS))
 
 
-def _region(image: Dataset, place: Place) -> Any:
+def _measured(image: Dataset, place: Place) -> Any:
+    """What a score was measured of (TID 320). TID 1419 has no such row; it is extensible."""
+    from highdicom.sr import CodedConcept, CoordinatesForMeasurement
+
+    return CoordinatesForMeasurement(**_outline(image, place), purpose=CodedConcept(*_SOURCE_OF_MEASUREMENT))
+
+
+def _outline(image: Dataset, place: Place) -> dict[str, Any]:
+    """What highdicom's SCOORD items are made of."""
     import numpy as np
-    from highdicom.sr import ImageRegion, SourceImageForRegion
+    from highdicom.sr import SourceImageForRegion
 
     frames = [place.frame] if place.frame is not None and int(image.get("NumberOfFrames") or 1) > 1 else None
-    return ImageRegion(
-        graphic_type="POLYLINE",
-        graphic_data=np.array(corners(place.box), np.float64),
-        source_image=SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames),
-    )
+    return {
+        "graphic_type": "POLYLINE",
+        "graphic_data": np.array(corners(place.box), np.float64),
+        "source_image": SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames),
+    }

@@ -104,16 +104,16 @@ def query_sr(
 def _group(image: Dataset, box: Box, anatomy: Anatomy | None, tracking: tuple[str, str]) -> Dataset:
     """TID 1410 Planar ROI Measurements and Qualitative Evaluations."""
     identifier, uid = tracking
-    group = _content("CONTAINS", "CONTAINER", codes.MEASUREMENT_GROUP)
+    group = content_item("CONTAINS", "CONTAINER", codes.MEASUREMENT_GROUP)
     group.ContinuityOfContent = "SEPARATE"
     template = Dataset()
     template.MappingResource, template.TemplateIdentifier = "DCMR", "1410"
     group.ContentTemplateSequence = [template]
     children = []
     if identifier:
-        children.append(_content("HAS OBS CONTEXT", "TEXT", codes.TRACKING_IDENTIFIER, TextValue=identifier))
+        children.append(content_item("HAS OBS CONTEXT", "TEXT", codes.TRACKING_IDENTIFIER, TextValue=identifier))
     if uid:
-        children.append(_content("HAS OBS CONTEXT", "UIDREF", codes.TRACKING_UID, UID=uid))
+        children.append(content_item("HAS OBS CONTEXT", "UIDREF", codes.TRACKING_UID, UID=uid))
     if anatomy is not None:
         children.append(codes.site_items(anatomy))
     children += [coded_content(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, "CONTAINS"), _outline(box, image)]
@@ -123,7 +123,7 @@ def _group(image: Dataset, box: Box, anatomy: Anatomy | None, tracking: tuple[st
 
 def _outline(box: Box, image: Dataset) -> Dataset:
     """SCOORD: the box as a closed polyline."""
-    outline = _content("CONTAINS", "SCOORD", codes.IMAGE_REGION, GraphicType="POLYLINE")
+    outline = content_item("CONTAINS", "SCOORD", codes.IMAGE_REGION, GraphicType="POLYLINE")
     outline.GraphicData = [coordinate for corner in corners(box) for coordinate in corner]
     outline.ContentSequence = [image]
     return outline
@@ -141,10 +141,10 @@ def _image(sop_class_uid: str, sop_instance_uid: str, frame: int | None) -> Data
     reference.ReferencedSOPInstanceUID = sop_instance_uid
     if frame is not None:
         reference.ReferencedFrameNumber = frame
-    return _content("SELECTED FROM", "IMAGE", codes.SOURCE, ReferencedSOPSequence=[reference])
+    return content_item("SELECTED FROM", "IMAGE", codes.SOURCE, ReferencedSOPSequence=[reference])
 
 
-def _content(relationship: str, value_type: str, concept: Code, **elements: Any) -> Dataset:
+def content_item(relationship: str, value_type: str, concept: Code, **elements: Any) -> Dataset:
     """A content item (PS3.3 C.17.3) with the elements of its value."""
     item = Dataset()
     item.RelationshipType = relationship

@@ -29,9 +29,10 @@ from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError
 from dicomnode.intake import Intake
 from dicomnode.query.keys import Level
+from dicomnode.query.occlusion import Explainer
 from dicomnode.query.service import Question
 from dicomnode.query.service import Response as Found
-from dicomnode.web import openapi, problems, qido
+from dicomnode.web import openapi, problems, qido, rooms
 from dicomnode.web.access import ECHO, FIND, GET, QUERY, STORE, Access, Caller, permit
 from dicomnode.web.audited import WebAudit
 from dicomnode.web.health import Health
@@ -49,7 +50,12 @@ from storage.errors import StorageError
 from storage.store import Store
 
 THREADS: Final = 24  # that read SQL and files
-PICTURES, QUESTIONS, UPLOADS = 4, 4, 8  # requests of these kinds that are worked on at once; others wait
+PICTURES, QUESTIONS, UPLOADS, EXPLANATIONS = (
+    4,
+    4,
+    8,
+    4,
+)  # requests of these kinds that are worked on at once; others wait
 BODIES: Final = 8  # questions that are read into memory at once
 # Errors made on purpose are named beside Exception: that one's handler answers, and the error is raised on behind it.
 _HANDLERS: Final[dict[Any, Any]] = {
@@ -77,6 +83,7 @@ class Services:
     metrics: Metrics
     health: Health
     contacts: Contacts
+    explainer: Explainer
     auditor: Auditor
 
     @property
@@ -92,6 +99,7 @@ class Rooms:
         self.pictures = CapacityLimiter(PICTURES)
         self.questions = CapacityLimiter(QUESTIONS)
         self.uploads = CapacityLimiter(UPLOADS)
+        self.explanations = CapacityLimiter(EXPLANATIONS)
         self.bodies = CapacityLimiter(BODIES)
 
 
@@ -164,6 +172,7 @@ _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"cross-origin"),  # pages with COEP, such as OHIF, need it; CORS still decides
     (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'"),  # pages have their own; of all else nothing is to be run
 )
 
 
@@ -234,7 +243,7 @@ def _threaded(access: Access, service: str, audit: WebAudit, plain: Plain, room:
         caller = check(request)
         limiter = getattr(request.app.state.rooms, room) if room else None
         answer = partial(plain, request)
-        return await anyio.to_thread.run_sync(audit.answered, service, request, caller, answer, limiter=limiter)
+        return await rooms.answered(request, limiter, audit.answered, service, request, caller, answer)
 
     return endpoint
 
@@ -302,6 +311,13 @@ def _pages(services: Services, access: Access) -> list[BaseRoute]:
     pictures = Pictures(services.store.catalog, reader, services.renderer)
     return pages.routes(
         pages.Desk(
-            services.config, services.store, services.answer, pictures, access, services.contacts, services.audit
+            services.config,
+            services.store,
+            services.answer,
+            pictures,
+            access,
+            services.contacts,
+            services.explainer,
+            services.audit,
         )
     )

@@ -16,7 +16,7 @@ from dicomnode.web import media
 from dicomnode.web.errors import BadRequest
 
 PIECE: Final = 256 << 10  # bytes sent at once
-MAXIMUM_BOUNDARY: Final = 70  # RFC 2046 5.1.1
+MAXIMUM_BOUNDARY: Final = 200  # RFC 2046 5.1.1 says 70; Orthanc sends 73 (seen)
 MAXIMUM_HEADERS: Final = 16  # of one part
 MAXIMUM_HEADER: Final = 8 << 10  # bytes of them
 

@@ -146,6 +146,7 @@ SCHEMAS: Final[Json] = {
         "description": "image and box, or sr",
         "properties": {
             "image": _TEXT | {"description": "SOP Instance UID of a stored image"},
+            "frame": {"type": "integer", "minimum": 1, "description": "of an image of several frames, counted from 1"},
             "box": _BOX,
             "sr": _TEXT | {"description": "SOP Instance UID of a stored SR: each of its regions is asked for"},
             "anatomy": _TEXT | {"enum": list(VOCABULARY.names)},

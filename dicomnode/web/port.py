@@ -9,6 +9,7 @@ from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.intake import Intake, Taken
 from dicomnode.pixels.eligibility import Policy
+from dicomnode.query.occlusion import Explainer
 from dicomnode.query.service import Question, Response
 from dicomnode.sr.reader import ASKING_CLASSES
 from dicomnode.web.access import QUERY, Caller
@@ -21,6 +22,15 @@ from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 from storage.store import Store
 
 MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What the port asks of the rest of the node. `ask` makes a stored SR a question, durably."""
+
+    answer: Callable[[Question], Iterator[Response]]
+    ask: Callable[[str, str], object]
+    explainer: Explainer
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,13 @@ class WebPort:
         config: Config,
         store: Store,
         intake: Intake,
-        answer: Callable[[Question], Iterator[Response]],
-        ask: Callable[[str, str], object],
+        queries: Queries,
         watchers: Watchers,
         checks: Mapping[str, Check],
     ) -> None:
-        """`ask` makes a stored SR a question, durably; `checks`: whether it is ready."""
+        """`checks`: whether it is ready."""
         self._config = config
-        self._ask = ask
+        self._ask = queries.ask
         self._auditor = watchers.auditor
         limits = Policy.of(config.ingest).limits
         self._transcoder = TranscoderProcess(TranscoderSettings(limits, config.log))
@@ -57,12 +66,13 @@ class WebPort:
             store=store,
             intake=intake,
             stored=self._stored,
-            answer=answer,
+            answer=queries.answer,
             transcoder=self._transcoder,
             renderer=self._renderer,
             metrics=watchers.metrics,
             health=Health({"disk": lambda: _has_room(store, config), **checks}),
             contacts=watchers.contacts,
+            explainer=queries.explainer,
             auditor=watchers.auditor,
         )
         self._server = WebServer(application(services), config.web, config.web.host or config.dimse.host)

@@ -16,7 +16,7 @@ MAXIMUM_HEAD: Final = 64 << 10  # bytes of a request's line and headers
 KEEP_ALIVE_S: Final = 15  # of a connection without a request
 START_S: Final = 10.0
 STOP_S: Final = 5.0  # answers in the middle end within it, or are cut
-BACKLOG: Final = 256
+BACKLOG: Final = 1024  # connections that wait to be accepted: beyond it a client tries again after a second
 
 
 class WebServer:

@@ -39,8 +39,9 @@ from storage.files import Files
 KEPT: Final = 1000  # answers
 KEPT_BYTES: Final = 32 << 20
 MAXIMUM_QUESTION: Final = 16 << 20  # bytes of a body: that of an SR
+MAXIMUM_FRAME: Final = 10**7
 MAXIMUM_MATCHES: Final = 100_000  # an integer that an IS holds; the query service has the real limit
-FIELDS: Final = frozenset({"image", "box", "sr", "anatomy", "k", "scope", "minimum_score", "keys"})
+FIELDS: Final = frozenset({"image", "box", "frame", "sr", "anatomy", "k", "scope", "minimum_score", "keys"})
 Answer = Callable[[Question], Iterator[Found]]
 
 
@@ -113,7 +114,7 @@ class Similar:
         image = self._catalog.instance(_uid(asked, "image"))
         if image is None:
             raise ImageNotStored("image not stored: send it first")
-        return asking.by_box(image.sop_instance_uid, image.sop_class_uid, _box(asked), keys)
+        return asking.by_box(image.sop_instance_uid, image.sop_class_uid, _box(asked), keys, _frame(asked))
 
     def _document(self, body: bytes) -> Dataset:
         with self._files.scratch() as scratch:
@@ -158,6 +159,8 @@ def _object(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"the question is an object of {', '.join(sorted(FIELDS))}")
     if ("sr" in asked) == ("image" in asked) or ("image" in asked) != ("box" in asked):
         raise BadRequest("give image and box, or sr")
+    if "frame" in asked and "image" not in asked:
+        raise BadRequest("frame is of an image")
     return asked
 
 
@@ -240,6 +243,14 @@ def _uid(asked: Mapping[str, Any], name: str) -> str:
     if not isinstance(uid, str) or not is_uid(uid):
         raise BadRequest(f"{name} is no UID")
     return uid
+
+
+def _frame(asked: Mapping[str, Any]) -> int | None:
+    """Counted from 1; None for the image as a whole."""
+    frame = asked.get("frame")
+    if frame is not None and (type(frame) is not int or not 1 <= frame <= MAXIMUM_FRAME):
+        raise BadRequest("frame is a whole number, 1 or more")
+    return frame
 
 
 def _box(asked: Mapping[str, Any]) -> Box:

@@ -7,6 +7,7 @@ of the body, and of each part what the answer says of it.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from dicomnode.errors import InvalidInstance
 from dicomnode.intake import Intake, Taken
 from dicomnode.web import media, multipart, resources
 from dicomnode.web.access import Caller
-from dicomnode.web.errors import BodyTooLarge, BodyTooSlow, UnsupportedBody
+from dicomnode.web.errors import BadRequest, BodyTooLarge, BodyTooSlow, UnsupportedBody
 from dicomnode.web.resources import Resource
 from storage.errors import StorageError, StorageFull
 from storage.files import Scratch
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 MIB: Final = 1 << 20
 GATHERED: Final = 1 << 20  # bytes of the body that are handed to a thread together
+LEAST: Final = 16 << 10  # bytes of a body in each time-out
 MAXIMUM_PARTS: Final = 10_000  # of one body
 PART_TYPES: Final = frozenset({"", media.DICOM, media.OCTETS})  # octets: seen, of clients that do not say
 Run = Callable[..., Awaitable[Any]]
@@ -189,6 +191,8 @@ class Stow:
         async for piece in self.pieces(request):
             await run(reader.feed, piece)
         reader.finish()
+        if not receiver.outcome.stored and not receiver.outcome.failed:
+            raise BadRequest("the body has no part")
 
     def pieces(self, request: Request) -> AsyncIterator[bytes]:
         """The body under its limits. BodyTooLarge, BodyTooSlow."""
@@ -196,13 +200,18 @@ class Stow:
 
 
 async def pieces(request: Request, maximum: int, timeout_s: float) -> AsyncIterator[bytes]:
-    """A request's body, some of it at once. BodyTooLarge over `maximum` bytes, BodyTooSlow after a long pause."""
+    """A request's body, some of it at once. BodyTooLarge over `maximum` bytes, BodyTooSlow after a long pause.
+
+    One that comes by a few bytes at a time is as one that pauses.
+    """
     claimed = request.headers.get("content-length", "0")
     if claimed.isdecimal() and int(claimed[:19]) > maximum:
         raise BodyTooLarge(f"bodies have at most {maximum >> 20} MiB")
     held, size, stream = bytearray(), 0, request.stream()
+    pace = _Pace(timeout_s)
     while (chunk := await _next(stream, timeout_s)) is not None:
         size += len(chunk)
+        pace.check(size)
         if size > maximum:
             raise BodyTooLarge(f"bodies have at most {maximum >> 20} MiB")
         held += chunk
@@ -211,6 +220,23 @@ async def pieces(request: Request, maximum: int, timeout_s: float) -> AsyncItera
             held.clear()
     if held:
         yield bytes(held)
+
+
+class _Pace:
+    """A body must grow by LEAST bytes in each time-out."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._until, self._least = time.monotonic() + timeout_s, LEAST
+
+    def check(self, size: int) -> None:
+        """BodyTooSlow."""
+        now = time.monotonic()
+        if now < self._until:
+            return
+        if size < self._least:
+            raise BodyTooSlow("the body comes too slowly")
+        self._until, self._least = now + self._timeout_s, size + LEAST
 
 
 async def _next(stream: Any, timeout_s: float) -> bytes | None:

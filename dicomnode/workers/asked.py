@@ -40,9 +40,13 @@ class AskedChild:
         return current is not None and current.alive
 
     def start(self) -> None:
-        """Begin loading what it needs; does not wait for it."""
+        """Begin loading what it needs, unless it runs; does not wait for it."""
+        if self.alive:
+            return
         with self._lock:
-            self._child = self._start(self._module, self._settings)
+            if not self._stopping and not self.alive:
+                self._drop()
+                self._child = self._start(self._module, self._settings)
 
     def ask(self, request: Any) -> Any:
         """Its reply. Raises NoAnswer, and NotReady while stopping."""

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings, ModelSettings
@@ -19,7 +20,7 @@ from dicomnode.pixels import decode
 from dicomnode.workers import limits
 from dicomnode.workers.asked import AskedChild, NoAnswer, serve
 from dicomnode.workers.child import Child, lifeline
-from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
+from dicomnode.workers.embedding import OcclusionRequest, RoiEmbedding, RoiOcclusion, RoiRequest
 from encoder.boxes import Box
 from encoder.errors import EncoderError
 from encoder.pipeline import Pipeline
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 MODULE = "dicomnode.workers.roi"
 IMAGES_KEPT = 8  # decoded films: several ROIs are asked on one image
 BYTES_KEPT = 256 << 20  # of them together: eight of 2500 x 2500 float32 are 200 MB
+Reply = TypeVar("Reply", RoiEmbedding, RoiOcclusion)
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,19 @@ class RoiProcess:
 
     def embed(self, request: RoiRequest) -> RoiEmbedding:
         """Vectors of the boxes. Raises ModelFailure, DecodeError, and NotReady while stopping."""
+        return self._asked(request, RoiEmbedding)
+
+    def occlude(self, request: OcclusionRequest) -> RoiOcclusion:
+        """The box encoded with each of the covers asked for. Raises as `embed`."""
+        return self._asked(request, RoiOcclusion)
+
+    def _asked(self, request: RoiRequest | OcclusionRequest, kind: type[Reply]) -> Reply:
         try:
             reply = self._child.ask(request)
         except NoAnswer as error:
             why = "did not answer in time" if error.hung else "died"
             raise ModelFailure(f"the query model {why}") from error
-        if isinstance(reply, RoiEmbedding):
+        if isinstance(reply, kind):
             return reply
         raise reply if isinstance(reply, DicomNodeError) else ModelFailure("the query model gave no answer")
 
@@ -90,6 +99,13 @@ class RoiEncoder:
         boxes = [Box(*box) for box in request.boxes]
         embedding = pipeline.embed(image.pixels, boxes, image.spacing_mm)
         return RoiEmbedding(dict(embedding.vectors), embedding.anatomy_probability, embedding.local)
+
+    def occlude(self, request: OcclusionRequest) -> RoiOcclusion:
+        """Decode (or remember) the image and encode the box with its parts covered."""
+        pipeline = self.pipeline(request.model_folder)
+        image = self._image(request.file, request.frame)
+        found = pipeline.occlude(image.pixels, Box(*request.box), request.cells, request.numbers, image.spacing_mm)
+        return RoiOcclusion(found.grid, dict(found.vectors), found.cells)
 
     def pipeline(self, folder: Path) -> Pipeline:
         """The loaded model of that folder."""
@@ -118,10 +134,10 @@ class RoiEncoder:
             self._images.popitem(last=False)
 
 
-def answer(encoder: RoiEncoder, request: RoiRequest) -> RoiEmbedding | DicomNodeError:
+def answer(encoder: RoiEncoder, request: RoiRequest | OcclusionRequest) -> RoiEmbedding | RoiOcclusion | DicomNodeError:
     """The reply to one request: never raises, so that the child stays."""
     try:
-        return encoder.embed(request)
+        return encoder.occlude(request) if isinstance(request, OcclusionRequest) else encoder.embed(request)
     except DicomNodeError as error:
         return error
     except EncoderError as error:

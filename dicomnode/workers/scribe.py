@@ -1,7 +1,8 @@
 """Result objects as a service: a kept answer as plain values in, a result SR and a result panel as files out.
 
-`ScribeProcess` is the node's side; the child runs as `python -m dicomnode.workers.scribe FD`. It is started when first
-needed. Films are decoded there, so that a codec that crashes takes the picture of a hit with it and nothing else.
+`ScribeProcess` is the node's side; the child runs as `python -m dicomnode.workers.scribe FD`. It is started when told
+to or first needed. Films are decoded there, so that a codec that crashes takes the picture of a hit with it and nothing
+else.
 """
 
 import logging
@@ -42,6 +43,10 @@ class ScribeProcess:
         start: Callable[..., Child] = Child,
     ) -> None:
         self._child = AskedChild(MODULE, settings, timeout_s, start)
+
+    def start(self) -> None:
+        """Begin loading what it needs, unless it runs; does not wait for it."""
+        self._child.start()
 
     def write(self, request: Request) -> Written:
         """Write one object. Raises ModelFailure, which another try may mend, and NotReady while stopping."""

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from dicomnode.demo.dx import FilmFacts, dx_dataset
 from tests import films, nodes
 from tests.conftest import PROJECT, missing_program
 from tests.nodes import RunningNode
 
 COUNT = 28  # films: more than a page of studies
 SIZE = {"width": 1440, "height": 900}
+EXPLAINED_MS = 60_000  # for some 70 passes of the encoder on a machine that has other things to do
 SHOTS = PROJECT / "build" / "screenshots"
 TOKEN = "reader-token-0123456789"
 OTHER_NAME = "node.test"  # plain HTTP by a name: browsers say less of themselves there than to 127.0.0.1
@@ -57,6 +60,15 @@ NAMELESS = """() => [...document.querySelectorAll("input:not([type=hidden]), sel
   .filter((node) => !(node.labels?.length || node.alt || node.getAttribute("aria-label") || node.textContent.trim()
     || node.querySelector("[aria-label]")))
   .map((node) => node.outerHTML)"""
+
+
+# Whether each map that is laid over a picture is an image that the browser could read, of the size it should have.
+DECODED = """async () => Promise.all([...document.querySelectorAll(".heat")].map(async (heat) => {
+  const image = new Image();
+  image.src = heat.href.baseVal;
+  await image.decode();
+  return image.naturalWidth > 90 && image.naturalHeight > 90 && heat.getBoundingClientRect().width > 20;
+}))"""
 
 
 @dataclass
@@ -125,6 +137,23 @@ def open_film(page: Page) -> None:
     loaded(page)
 
 
+def heats(where: Locator) -> int:
+    """How many maps are laid over the pictures there."""
+    return where.locator(".heat").count()
+
+
+def film_of_frames(path: Path) -> str:
+    """Three frames, the same shapes moved on by each; the UID."""
+    first = np.zeros((300, 300), np.uint16)
+    first[60:200, 40:120], first[120:160, 180:260] = 3000, 1800
+    frames = np.stack([np.roll(first, 40 * number, axis=1) + np.arange(300, dtype=np.uint16) for number in range(3)])
+    facts = FilmFacts("FRAMES", "Frames^Three", "F", "19700101", "20230101", seed="frames")
+    dataset = dx_dataset(frames[0], facts)
+    dataset.NumberOfFrames, dataset.PixelData = 3, frames.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return str(dataset.SOPInstanceUID)
+
+
 def view(page: Page) -> list[float]:
     """What is seen of the film: x, y, width, height in its pixels."""
     return [float(number) for number in page.locator("#film").get_attribute("viewBox").split()]
@@ -189,6 +218,93 @@ def test_search_draw_ask_more_like_this_and_back(browser, node):
         assert page.url == first
         page.get_by_role("navigation").get_by_role("link", name="Image").click()
         assert page.locator(".marked").count() == 1
+
+
+def test_why_a_hit_is_similar_is_laid_over_both_pictures(browser, node):
+    with tab(browser, node.url) as page:
+        open_film(page)
+        page.locator(".list a", has_text="Cardiac silhouette").click()
+        loaded(page)
+        first, second = (page.locator("figure", has=page.locator(f"#why-{rank}")) for rank in (1, 2))
+        page.get_by_label("Why hit 1 is similar").click()
+        expect(page.locator("#heat-said")).to_contain_text("Found: Largest drop: ", timeout=EXPLAINED_MS)
+        loaded(page)
+        shot(page, "why-on-hits")
+        assert [heats(page.locator(".question")), heats(first), heats(second)] == [1, 1, 0]
+        assert page.evaluate(DECODED) == [True, True]
+        first.locator("a").first.focus()
+        page.keyboard.press("j")
+        page.keyboard.press("y")
+        expect(page.locator("#heat-rank")).to_have_text("2")
+        expect(page.locator("#heat-said")).to_contain_text("Found: Largest drop: ", timeout=EXPLAINED_MS)
+        assert [heats(page.locator(".question")), heats(first), heats(second)] == [1, 0, 1]
+        page.locator("#why-2").click()
+        assert [heats(page.locator(".question")), heats(second)] == [0, 0]
+        expect(page.locator("#heat")).to_be_hidden()
+
+
+def test_why_a_hit_is_similar_is_a_page_without_the_script(browser, node):
+    with tab(browser, node.url, script=False) as page:
+        open_film(page)
+        page.locator(".list a", has_text="Right lung").first.click()
+        score = float(page.locator(".score").first.inner_text().split()[-1])
+        page.get_by_label("Why hit 1 is similar").click()
+        page.wait_for_url("**/why?*", timeout=EXPLAINED_MS)
+        assert page.locator(".sides .heat").count() == 2
+        said = page.locator(".numbers").all_inner_texts()
+        assert all(text.startswith("Largest drop: 0.") for text in said)
+        assert all(abs(float(text.split()[4].rstrip(".")) - score) < 2e-3 for text in said)
+        loaded(page)
+        shot(page, "why")
+        page.get_by_role("navigation").get_by_role("link", name="Similar regions").click()
+        expect(page.locator("figure")).to_have_count(10)
+
+
+def test_a_place_in_a_region_is_explained_by_itself(browser, node):
+    with tab(browser, node.url) as page:
+        open_film(page)
+        lung = page.locator(".regions a", has_text="Right lung").locator("rect").first
+        x, y, width, height = (float(lung.get_attribute(name)) for name in ("x", "y", "width", "height"))
+        corners = {"x1": x + 0.4 * width, "y1": y + 0.3 * height, "x2": x + 0.65 * width, "y2": y + 0.45 * height}
+        image = page.locator("#film").get_attribute("data-image")
+        page.goto("/hits?" + urlencode({"image": image, **corners}))
+        expect(page.locator("figcaption small").first).to_have_text("a place in it")
+        page.goto(page.locator("a.why").first.get_attribute("href"), timeout=EXPLAINED_MS)
+        loaded(page)
+        shot(page, "why-place")
+        assert "place in its region" in page.locator(".lead").inner_text()
+        assert page.locator(".sides .heat").count() == 2
+
+
+def test_frames_are_gone_through_by_link_and_by_key(browser, node, tmp_path):
+    uid = film_of_frames(tmp_path / "frames.dcm")
+    nodes.dicomnode("send", node.address, tmp_path / "frames.dcm")
+    for script in (True, False):
+        with tab(browser, node.url, script=script) as page:
+            page.goto(f"/image/{uid}")
+            page.get_by_label("Next frame").click()
+            page.wait_for_url("**?frame=2")
+            if script:
+                page.keyboard.press(".")
+            else:
+                page.get_by_label("Frame", exact=True).fill("3")
+                page.get_by_role("button", name="Show").click()
+            page.wait_for_url("**?frame=3")
+            loaded(page)
+            assert "/frames/3/rendered" in page.locator("#picture").get_attribute("href")
+            expect(page.get_by_label("Next frame")).to_have_count(0)
+            if script:
+                shot(page, "frame")
+                drag(page, on_screen(page, 0.3, 0.3), on_screen(page, 0.7, 0.7), "Shift")
+                page.keyboard.press("Enter")
+                page.wait_for_url("**/hits?*")
+                assert parse_qs(urlsplit(page.url).query)["frame"] == ["3"]
+                page.keyboard.press("u")
+                page.wait_for_url("**/image/*frame=3*")
+                expect(page.locator(".marked")).to_have_count(1)
+                page.keyboard.press(",")
+                page.wait_for_url("**frame=2*")
+                expect(page.locator(".marked")).to_have_count(1)
 
 
 def test_a_region_is_chosen_on_the_film_and_filters_are_applied(browser, node):
@@ -313,9 +429,11 @@ def test_text_is_legible_and_everything_has_a_name(browser, node):
     with tab(browser, node.url) as page:
         open_film(page)
         study = page.locator("[data-up]").get_attribute("href")
-        hits = page.locator(".list a").first.get_attribute("href")
-        for path in ("/", study, page.url, hits, "/admin", "/login"):
-            page.goto(path)
+        image, hits = page.url, page.locator(".list a").first.get_attribute("href")
+        page.goto(hits)
+        why = page.locator("a.why").first.get_attribute("href")
+        for path in ("/", study, image, hits, why, "/admin", "/login"):
+            page.goto(path, timeout=EXPLAINED_MS)
             assert page.evaluate(FAINT) == [], path
             assert page.evaluate(NAMELESS) == [], path
             assert page.locator("h1").count() == 1

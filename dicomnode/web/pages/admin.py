@@ -1,7 +1,6 @@
 """The store in, what an administrator watches out: the queue, failures and why, generations, questions, peers, disk."""
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -98,14 +97,13 @@ class Overview:
 def overview(store: Store, config: Config, last: Callable[[str], float | None]) -> Overview:
     """The state of the node, as it is now. `last`: when a peer was heard of."""
     generations = tuple(_progress(store, each) for each in store.generations.all())
-    asked = store.questions.all()
     return Overview(
         counts=tuple(_counts(store, config)),
         generations=generations,
         failures=tuple(map(_failure, store.jobs.failures(FAILURES))),
         failed=sum(each.failed for each in generations if each.state == "live"),
-        questions=tuple(map(_asked, asked[:QUESTIONS])),
-        question_counts=tuple(sorted(Counter(each.state for each in asked).items())),
+        questions=tuple(map(_asked, store.questions.all(QUESTIONS))),
+        question_counts=tuple(sorted(store.questions.counts().items())),
         peers=tuple(_peer(peer, last(peer.ae_title)) for peer in config.peers),
         disk=_disk(store, config),
     )

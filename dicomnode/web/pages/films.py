@@ -20,9 +20,10 @@ WIDE: Final = 0.56  # of a letter, in label heights
 
 @dataclass(frozen=True)
 class Film:
-    """An image and what is known of it."""
+    """An image, the frame of it that is shown, and what is known of it."""
 
     row: Row
+    frame: int = 1
 
     @property
     def uid(self) -> str:
@@ -47,7 +48,11 @@ class Film:
 
     @property
     def picture(self) -> str:
-        return links.film(*self.uids, self.size)
+        return links.film(self.uids, self.size, self.frame)
+
+    @property
+    def frames(self) -> int:
+        return int(self.row["frames"] or 1)
 
     @property
     def letter(self) -> float:
@@ -67,7 +72,7 @@ class Film:
             ("Accession", row["accession_number"]),
             ("Modality", " · ".join(part for part in (row["modality"], row["body_part_examined"]) if part)),
             ("Device", row["manufacturer"]),
-            ("Size", f"{columns} × {rows} pixels"),
+            ("Size", f"{columns} × {rows} pixels" + (f", {self.frames} frames" if self.frames > 1 else "")),
         )
         return tuple((name, str(value)) for name, value in known if value)
 
@@ -84,14 +89,34 @@ class Mark:
     anchor: str
 
 
-def film(store: Store, uid: str) -> Film:
-    """The image of that UID. NotFound; NotAcceptable for what has no pixels."""
+def film(store: Store, uid: str, frame: int = 1) -> Film:
+    """The image of that UID. NotFound, also of a frame; NotAcceptable for what has no pixels."""
     rows = store.catalog.find("IMAGE", [Equals("sop_instance_uid", uid)], limit=1, wanted=COLUMNS)
     for row in rows:
         if not row["rows"] or not row["columns"]:
             raise NotAcceptable("this object is no image")
-        return Film(row)
+        found = Film(row, frame)
+        if frame > found.frames:
+            raise NotFound(f"the image has {found.frames} frame{'s' if found.frames > 1 else ''}")
+        return found
     raise NotFound("no such image is stored here")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Where an image's other frames are; empty where there is none that way."""
+
+    previous: str
+    next: str
+
+
+def steps(film: Film, marked: Box | None) -> Steps:
+    """From one frame to the next, with what is marked."""
+    at, last = film.frame, film.frames
+    return Steps(
+        previous=links.image(film.uid, marked, at - 1) if at > 1 else "",
+        next=links.image(film.uid, marked, at + 1) if at < last else "",
+    )
 
 
 def regions(store: Store, film: Film, generation: Generation | None) -> list[Region]:

@@ -4,17 +4,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from pydicom.dataset import Dataset
 
 from dicomnode.private import PatientScope
 from dicomnode.query import request as asking
+from dicomnode.query.occlusion import Pair
 from dicomnode.query.request import Keys, ReadHit
 from dicomnode.query.search import RANKED_LOCALLY, WARNINGS
 from dicomnode.query.service import Question, Response
 from dicomnode.web.errors import BadRequest
-from dicomnode.web.pages import links, studies, words
+from dicomnode.web.pages import given, links, studies, why, words
 from dicomnode.web.pages.films import Film
 from dicomnode.web.pages.links import Viewer
 from encoder.anatomy import VOCABULARY, Anatomy
@@ -25,7 +25,6 @@ AROUND: Final = 0.45  # of the box's longer side, shown on each side of it
 COUNTS: Final = (10, 20, 50, 100)
 SCOPES: Final = {"OTHER": "other patients", "ANY": "all patients", "SAME": "this patient"}
 MORE: Final = ("StudyDescription", "Rows", "Columns")  # returned beside what the command asks for
-_CORNERS: Final = ("x1", "y1", "x2", "y2")
 _FILTERS: Final = ("anatomy", "scope", "modality", "since", "until", "sex", "score", "k")
 Answer = Callable[[Question], Iterator[Response]]
 
@@ -35,6 +34,7 @@ class Asked:
     """A question as the URL has it; `given`: the filters as they were typed."""
 
     image: str
+    frame: int  # counted from 1
     box: Box
     given: Mapping[str, str]
     keys: Keys
@@ -64,6 +64,7 @@ class Hit:
     picture: Picture
     film_url: str
     more_url: str
+    why_url: str
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,11 @@ class Found:
     generation: str
 
 
-def asked(given: Mapping[str, str]) -> Asked:
+def asked(parameters: Mapping[str, str]) -> Asked:
     """The question of a URL's parameters. BadRequest."""
-    box = Box(*(_number(given, name, 1e6) for name in _CORNERS))
-    if box.x1 >= box.x2 or box.y1 >= box.y2:
-        raise BadRequest("the rectangle is empty")
-    filters = {name: given[name].strip() for name in _FILTERS if given.get(name, "").strip()}
-    return Asked(given.get("image", ""), box, filters, _keys(filters))
+    filters = {name: parameters[name].strip() for name in _FILTERS if parameters.get(name, "").strip()}
+    box, frame = given.box(parameters), given.frame(parameters)
+    return Asked(given.uid(parameters, "image"), frame, box, filters, _keys(filters))
 
 
 def _keys(filters: Mapping[str, str]) -> Keys:
@@ -115,7 +114,7 @@ def _keys(filters: Mapping[str, str]) -> Keys:
         anatomy=_anatomy(filters.get("anatomy", "")),
         matches=_count(filters.get("k", "10")),
         scope=scope,
-        minimum_score=_number(filters, "score", 1.0) if "score" in filters else None,
+        minimum_score=given.number(filters, "score", 1.0) if "score" in filters else None,
         standard={keyword: value for keyword, value in standard.items() if value},
     )
 
@@ -133,19 +132,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _number(given: Mapping[str, str], name: str, most: float) -> float:
-    try:
-        number = float(given.get(name, ""))
-    except ValueError:
-        number = math.nan
-    if not abs(number) <= most:
-        raise BadRequest(f"{name} is not a number that it can be")
-    return number
-
-
 def found(asked: Asked, film: Film, sop_class_uid: str, answer: Answer, viewers: Callable[[str], Any]) -> Found:
     """The answer to the question. Raises what the query service raises. `viewers`: of a study's UID."""
-    identifier = asking.by_box(film.uid, sop_class_uid, asked.box, asked.keys)
+    frame = asked.frame if film.frames > 1 else None
+    identifier = asking.by_box(film.uid, sop_class_uid, asked.box, asked.keys, frame)
     for keyword in MORE:
         setattr(identifier, keyword, None)
     matches = [each.match.dataset() for each in answer(Question(identifier, patient_root=False))]
@@ -191,31 +181,25 @@ def _hit(asked: Asked, hit: ReadHit, match: Dataset) -> Hit:
     size = (int(match.get("Columns") or 0), int(match.get("Rows") or 0))
     box = Box(*hit.box)
     kept = {name: value for name, value in asked.given.items() if name != "anatomy"}
+    is_place = RANKED_LOCALLY in hit.warning.split("; ")
+    anatomy = VOCABULARY.named(hit.anatomy).index
+    pair = Pair(asked.image, asked.frame, asked.box, hit.sop_instance_uid, anatomy, is_place)
     return Hit(
         rank=hit.rank,
         score=f"{hit.score:.3f}",
         anatomy=words.capital(hit.anatomy),
-        is_place=RANKED_LOCALLY in hit.warning.split("; "),
+        is_place=is_place,
         picture=picture(uids, size, box),
         film_url=links.image(hit.sop_instance_uid, box),
         more_url=links.hits(hit.sop_instance_uid, box, kept | {"anatomy": hit.anatomy}),
+        why_url=links.why(why.parameters(pair)),
     )
 
 
-def picture(uids: tuple[str, str, str], size: tuple[int, int], box: Box) -> Picture:
-    """A square around the box, as far as the film goes. `size`: columns, rows."""
+def picture(uids: tuple[str, str, str], size: tuple[int, int], box: Box, frame: int = 1, pixels: int = SIDE) -> Picture:
+    """A square around the box, as far as the film goes. `size`: columns, rows; `pixels`: of the picture's side."""
     side = max(box.width, box.height) * (1 + 2 * AROUND)
     x, y = (box.x1 + box.x2 - side) / 2, (box.y1 + box.y2 - side) / 2
     around = Box(math.floor(x), math.floor(y), math.ceil(x + side), math.ceil(y + side))
     part = around.clipped(*size)
-    return Picture(links.cut(*uids, part, SIDE), part, box)
-
-
-def without(asked: Asked, name: str) -> str:
-    """The same question with one filter less."""
-    return links.hits(asked.image, asked.box, {key: value for key, value in asked.given.items() if key != name})
-
-
-def query(asked: Asked) -> str:
-    """The question as a query string."""
-    return urlencode({"image": asked.image, **links.corners(asked.box), **asked.given})
+    return Picture(links.cut(uids, part, pixels, frame), part, box)

@@ -10,6 +10,7 @@ from dicomnode.web.resources import ROOT
 from encoder.boxes import Box
 
 PICTURES: Final = "/pictures"
+WHY: Final = "/why"
 THUMBNAIL: Final = 320  # pixels of a side
 LARGEST_FILM: Final = 3072  # pixels of a side; larger films are sent smaller
 
@@ -27,14 +28,35 @@ def study(study_uid: str) -> str:
     return f"/study/{quote(study_uid, safe='')}"
 
 
-def image(instance_uid: str, box: Box | None = None) -> str:
+def image(instance_uid: str, box: Box | None = None, frame: int = 1) -> str:
     """A film's page; `box`: marked on it."""
-    return f"/image/{quote(instance_uid, safe='')}" + (f"?{urlencode(corners(box))}" if box else "")
+    asked = _frame(frame) | (corners(box) if box else {})
+    return f"/image/{quote(instance_uid, safe='')}" + (f"?{urlencode(asked)}" if asked else "")
 
 
-def hits(instance_uid: str, box: Box, more: Mapping[str, str] | None = None) -> str:
+def hits(instance_uid: str, box: Box, more: Mapping[str, str] | None = None, frame: int = 1) -> str:
     """The regions that look like this one."""
-    return "/hits?" + urlencode({"image": instance_uid, **corners(box), **(more or {})})
+    return "/hits?" + urlencode({"image": instance_uid, **_frame(frame), **corners(box), **(more or {})})
+
+
+def why(asked: Mapping[str, str]) -> str:
+    """The page that says why a hit is one."""
+    return f"{WHY}?{urlencode(asked)}"
+
+
+def heat(asked: Mapping[str, str], side: str) -> str:
+    """The picture laid over one side of a pair."""
+    return f"{WHY}/picture?{urlencode({**asked, 'side': side})}"
+
+
+def region(instance_uid: str, box: Box, frame: int) -> dict[str, str]:
+    """A region as query parameters."""
+    return {"image": instance_uid, **_frame(frame), **corners(box)}
+
+
+def _frame(frame: int) -> dict[str, str]:
+    """The first is not named: most images have one."""
+    return {"frame": str(frame)} if frame > 1 else {}
 
 
 def corners(box: Box) -> dict[str, str]:
@@ -47,20 +69,21 @@ def thumbnail(study_uid: str, series_uid: str, instance_uid: str) -> str:
     return f"{_picture(study_uid, series_uid, instance_uid)}/thumbnail?viewport={THUMBNAIL},{THUMBNAIL}"
 
 
-def film(study_uid: str, series_uid: str, instance_uid: str, size: tuple[int, int]) -> str:
-    """The whole picture, as large as it is stored. `size`: columns, rows."""
+def film(uids: tuple[str, str, str], size: tuple[int, int], frame: int = 1) -> str:
+    """The whole picture, as large as it is stored. `uids`: study, series, instance; `size`: columns, rows."""
     width, height = (min(side, LARGEST_FILM) for side in size)
-    return f"{_picture(study_uid, series_uid, instance_uid)}/rendered?viewport={width},{height}"
+    return f"{_picture(*uids, frame)}/rendered?viewport={width},{height}"
 
 
-def cut(study_uid: str, series_uid: str, instance_uid: str, source: Box, side: int) -> str:
+def cut(uids: tuple[str, str, str], source: Box, side: int, frame: int = 1) -> str:
     """A part of a picture, fitted into a square of `side` pixels. `source`: whole pixels of the stored image."""
     viewport = ",".join(str(round(value)) for value in (side, side, source.x1, source.y1, source.width, source.height))
-    return f"{_picture(study_uid, series_uid, instance_uid)}/rendered?viewport={viewport}"
+    return f"{_picture(*uids, frame)}/rendered?viewport={viewport}"
 
 
-def _picture(study_uid: str, series_uid: str, instance_uid: str) -> str:
-    return f"{PICTURES}/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}"
+def _picture(study_uid: str, series_uid: str, instance_uid: str, frame: int = 1) -> str:
+    instance = f"{PICTURES}/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}"
+    return instance + (f"/frames/{frame}" if frame > 1 else "")
 
 
 def viewers(web: WebSettings, study_uid: str, base: str) -> tuple[Viewer, ...]:

@@ -4,6 +4,7 @@ Pages call the functions that DICOMweb calls, not its URLs. A browser is let in 
 for a token (`sessions`), and by the address or as anybody where it does not, as everywhere on the port.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,30 +14,34 @@ from urllib.parse import parse_qs, urlencode
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError, IdentifierError, NotPermitted, NotReady
+from dicomnode.pixels import heat
+from dicomnode.query.occlusion import Explainer, Pair, Side
 from dicomnode.uids import is_uid
-from dicomnode.web import problems, resources
+from dicomnode.web import problems, resources, rooms
 from dicomnode.web.access import FIND, GET, QUERY, Access, Caller
 from dicomnode.web.audited import WebAudit
 from dicomnode.web.errors import BadRequest, NotAuthenticated
-from dicomnode.web.pages import admin, films, hits, links, sessions, studies, words
+from dicomnode.web.pages import admin, films, given, hits, links, sessions, studies, why, words
 from dicomnode.web.pages.films import Film
 from dicomnode.web.pages.hits import Answer
 from dicomnode.web.pages.render import NOBODY, Renderer, static
 from dicomnode.web.pages.sessions import Sessions
 from dicomnode.web.pictures import Pictures
 from dicomnode.web.stow import pieces
+from dicomnode.web.wado import PRIVATE
 from encoder.anatomy import VOCABULARY
 from storage.errors import StorageError
 from storage.store import Store
 
 REFRESH_S: Final = 15  # of the admin page
 MAXIMUM_FORM: Final = 16 << 10  # bytes of a form's body
+WHY_SIDE: Final = 640  # pixels of a picture on the page that explains a hit
 ADMIN: Final = "admin"
 PICTURE: Final = links.PICTURES + "/studies/{study}/series/{series}/instances/{instance}"
 _WORDS: Final = {FIND: "searching", GET: "seeing images", QUERY: "asking for similar regions"}
@@ -54,6 +59,7 @@ class Desk:
     pictures: Pictures
     access: Access
     contacts: Contacts
+    explainer: Explainer
     audit: WebAudit
 
 
@@ -67,12 +73,19 @@ def routes(desk: Desk) -> list[BaseRoute]:
         ("/study/{study}", Pages.on_study, FIND, ""),
         ("/image/{instance}", Pages.on_image, GET, ""),
         ("/hits", Pages.on_hits, QUERY, "questions"),
+        (links.WHY, Pages.on_why, QUERY, "explanations"),
         ("/admin", Pages.on_admin, ADMIN, ""),
     )
-    drawn = ((f"{PICTURE}/rendered", Pages.on_rendered), (f"{PICTURE}/thumbnail", Pages.on_thumbnail))
+    drawn = (
+        (f"{PICTURE}/rendered", Pages.on_rendered),
+        (f"{PICTURE}/frames/{{frames}}/rendered", Pages.on_rendered),
+        (f"{PICTURE}/thumbnail", Pages.on_thumbnail),
+    )
+    fetched = ((f"{links.WHY}/map", Pages.on_why_map), (f"{links.WHY}/picture", Pages.on_why_picture))
     return [
         *(Route(path, pages.shown(view, service, room), methods=["GET"]) for path, view, service, room in shown),
         *(Route(path, pages.shown(view, GET, "pictures"), methods=["GET"]) for path, view in drawn),
+        *(Route(path, pages.fetched(view, QUERY, "explanations"), methods=["GET"]) for path, view in fetched),
         Route("/admin/retry", pages.posted(Pages.on_retry), methods=["POST"]),
         Route("/login", pages.answered(Pages.on_form), methods=["GET"]),
         Route("/login", pages.posted(Pages.on_login), methods=["POST"]),
@@ -98,16 +111,30 @@ class Pages:
 
         async def endpoint(request: Request) -> Response:
             try:
-                caller = self._permitted(request, service)
-                limiter = getattr(request.app.state.rooms, room) if room else None
-                answered, answer = self._desk.audit.answered, partial(view, self, request, caller)
-                return await anyio.to_thread.run_sync(answered, service, request, caller, answer, limiter=limiter)
+                return await self._viewed(request, view, service, room)
             except NotAuthenticated:
                 return RedirectResponse("/login?" + urlencode({"next": _path_of(request)}), 303)
             except (DicomNodeError, StorageError) as error:
                 return self._error(request, error)
 
         return endpoint
+
+    def fetched(self, view: View, service: str, room: str) -> Endpoint:
+        """What the script or another program fetches: errors are problem details, as in the rest of HTTP."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await self._viewed(request, view, service, room)
+            except (DicomNodeError, StorageError) as error:
+                return problems.on_error(request, error)
+
+        return endpoint
+
+    async def _viewed(self, request: Request, view: View, service: str, room: str) -> Response:
+        caller = self._permitted(request, service)
+        limiter = getattr(request.app.state.rooms, room) if room else None
+        answer = partial(view, self, request, caller)
+        return await rooms.answered(request, limiter, self._desk.audit.answered, service, request, caller, answer)
 
     def posted(self, view: Callable[["Pages", Request, Mapping[str, str]], Response]) -> Endpoint:
         """A form that changes something: of this port's pages only."""
@@ -184,9 +211,10 @@ class Pages:
 
     def on_image(self, request: Request, caller: Caller) -> Response:
         """A film with its regions; with a box of the URL marked on it."""
-        film = films.film(self._store, _uid(request, "instance"))
+        asked = request.query_params
+        film = films.film(self._store, _uid(request, "instance"), given.frame(asked))
         found = films.regions(self._store, film, self._store.generations.live())
-        marked = hits.asked(request.query_params).box if "x1" in request.query_params else None
+        marked = given.box(asked) if "x1" in asked else None
         return self._page(
             "image.html",
             request,
@@ -195,15 +223,14 @@ class Pages:
             study_url=links.study(film.uids[0]),
             marks=films.marks(film, found),
             marked=marked,
+            frames=films.steps(film, marked),
             viewers=links.viewers(self._web, film.uids[0], self._base(request)),
         )
 
     def on_hits(self, request: Request, caller: Caller) -> Response:
         """The regions that look like the one of the URL. Without an index yet: a page that says so."""
         asked = hits.asked(request.query_params)
-        if not is_uid(asked.image):
-            raise BadRequest("image is no UID")
-        film = films.film(self._store, asked.image)
+        film = films.film(self._store, asked.image, asked.frame)
         inside = asked.box.clipped(*film.size)
         if not inside.area:
             raise BadRequest("the rectangle lies outside the image")
@@ -219,12 +246,14 @@ class Pages:
             asked=asked,
             asked_for=words.capital(asked.anatomy.name) if asked.anatomy else "Drawn region",
             film=film,
-            film_url=links.image(film.uid, asked.box),
+            film_url=links.image(film.uid, asked.box, film.frame),
             study_url=links.study(film.uids[0]),
-            picture=hits.picture(film.uids, film.size, inside),
+            picture=hits.picture(film.uids, film.size, inside, film.frame),
             found=found,
             wrong=wrong,
-            corners=links.corners(asked.box),
+            is_explained=self._desk.explainer.is_on,
+            ramp=heat.RAMP,
+            region=links.region(film.uid, asked.box, film.frame),
             anatomies=[(name, words.capital(name)) for name in VOCABULARY.names],
             scopes=hits.SCOPES,
             sexes=words.SEXES,
@@ -236,6 +265,63 @@ class Pages:
         sop_class_uid = row.sop_class_uid if row is not None else ""
         viewers = partial(links.viewers, self._web, base=self._base(request))
         return hits.found(asked, film, sop_class_uid, self._desk.answer, viewers)
+
+    # --- why a hit is one ------------------------------------------------------------------------------------
+
+    def on_why(self, request: Request, caller: Caller) -> Response:
+        """Both regions of a hit, with what covering each part of them takes from the score."""
+        pair = why.pair(request.query_params)
+        asked = films.film(self._store, pair.image_uid, pair.frame)
+        found = films.film(self._store, pair.hit_uid)
+        sides = [self._side(pair, side, film) for side, film in ((Side.ASKED, asked), (Side.FOUND, found))]
+        return self._page(
+            "why.html",
+            request,
+            caller,
+            film=asked,
+            found=found,
+            film_url=links.image(asked.uid, pair.box, pair.frame),
+            found_url=links.image(found.uid, sides[1]["picture"].box),
+            hits_url=links.hits(asked.uid, pair.box, frame=pair.frame),
+            study_url=links.study(asked.uids[0]),
+            anatomy=words.anatomy(pair.anatomy),
+            is_place=pair.is_place,
+            sides=sides,
+            ramp=heat.RAMP,
+        )
+
+    def _side(self, pair: Pair, side: Side, film: Film) -> dict[str, Any]:
+        explanation = self._desk.explainer.explain(pair, side)
+        picture = hits.picture(film.uids, film.size, explanation.box, film.frame, WHY_SIDE)
+        said = why.words_of(explanation)
+        return {"picture": picture, "heat": why.overlay(pair, side, explanation.box), "words": said, "film": film}
+
+    def on_why_map(self, request: Request, _caller: Caller) -> Response:
+        """One side's map as JSON."""
+        return self._explained(
+            request, lambda pair, side: JSONResponse(why.told(pair, side, self._desk.explainer.explain(pair, side)))
+        )
+
+    def on_why_picture(self, request: Request, _caller: Caller) -> Response:
+        """One side's map as a picture to be laid over its film."""
+        return self._explained(
+            request,
+            lambda pair, side: Response(
+                heat.picture(self._desk.explainer.explain(pair, side).costs), media_type="image/png"
+            ),
+        )
+
+    def _explained(self, request: Request, answer: Callable[[Pair, Side], Response]) -> Response:
+        """What a browser has already is not made again."""
+        pair, side = why.pair(request.query_params), why.side(request.query_params)
+        version = f"{request.url.path} {self._desk.explainer.version(pair, side)}"
+        etag = f'"{hashlib.sha256(version.encode()).hexdigest()[:32]}"'
+        is_known = etag in request.headers.get("if-none-match", "")
+        response = Response(status_code=304) if is_known else answer(pair, side)
+        response.headers.update({**PRIVATE, "ETag": etag})
+        return response
+
+    # --- pictures and the rest -------------------------------------------------------------------------------
 
     def on_rendered(self, request: Request, _caller: Caller) -> Response:
         """A picture, or a part of one."""

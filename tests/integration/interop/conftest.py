@@ -1,4 +1,4 @@
-"""One node that knows its peers, and the peers: DCMTK's programs, Orthanc, dcmjs-dimse."""
+"""One node that knows its peers, and the peers: DCMTK's programs, Orthanc, dcmjs-dimse, dicomweb-client."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 from tests import nodes
 from tests.conftest import _in_ci, _missing
 from tests.integration.interop import objects, orthanc, programs
+from tests.integration.interop.javascript import WebClient
 from tests.integration.interop.orthanc import Orthanc
 from tests.integration.interop.third_stack import Dcmjs
 from tests.nodes import RunningNode
@@ -19,6 +20,7 @@ AE_TITLES = (
     *("ECHOSCU", "STORESCU", "DCMSEND", "FINDSCU", "GETSCU", "TERMSCU", "DICOMNODE_SCU"),
     *("MOVESCU", "STORESCP", orthanc.AE_TITLE, "DCMJS"),
 )
+TOKEN = "interop-token-0123456789"
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +37,11 @@ def node(ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Ite
         f'[peers.{name.lower()}]\nae_title = "{name}"\nhost = "127.0.0.1"\nport = {port}\n'
         for name, port in ports.items()
     ]
+    tables.append(f'[peers.web]\nae_title = "WEB"\ntoken = "{TOKEN}"\n')
     settings = folder / "dicomnode.toml"
     settings.write_text("\n".join(tables))
-    with nodes.running_node(folder / "root", "--workers", "0", "--config", str(settings)) as running:
+    arguments = ("--workers", "0", "--http-port", "0", "--config", str(settings))
+    with nodes.running_node(folder / "root", *arguments) as running:
         yield running
 
 
@@ -56,8 +60,31 @@ def pacs(node: RunningNode, ports: dict[str, int], tmp_path_factory: pytest.Temp
     if not program:
         _missing("Orthanc is not installed", fatal=_in_ci())
     folder = tmp_path_factory.mktemp("orthanc")
-    with orthanc.running(str(program), folder, ports[orthanc.AE_TITLE], node.port) as running:
+    with orthanc.running(str(program), folder, ports[orthanc.AE_TITLE], node, TOKEN) as running:
         yield running
+
+
+@pytest.fixture
+def empty(pacs: Orthanc) -> Orthanc:
+    """Orthanc with nothing in it."""
+    pacs.empty()
+    return pacs
+
+
+@pytest.fixture
+def web_pacs(empty: Orthanc) -> Orthanc:
+    """The same, with its DICOMweb plugin."""
+    if not orthanc.web_plugin():
+        _missing("Orthanc's DICOMweb plugin is not installed", fatal=_in_ci())
+    return empty
+
+
+@pytest.fixture
+def web_client(node: RunningNode, tmp_path: Path) -> WebClient:
+    """The client on dicomweb-client."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    return WebClient(f"{node.url}/dicom-web", TOKEN, folder)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from dicomnode.dimse.client import Peer
 from tests.integration.interop import programs
+from tests.nodes import RunningNode
 
 AE_TITLE = "ORTHANC"
+PLUGINS = (Path("/usr/share/orthanc/plugins"), Path("/usr/local/share/orthanc/plugins"))
 REST_S = 60.0
 READY_S = 30.0
 
@@ -69,13 +71,21 @@ class Orthanc:
             return bytes(answer.read())
 
 
-def configuration(folder: Path, dicom_port: int, http_port: int, node_port: int) -> dict[str, Any]:
-    """What is not Orthanc's default. No plugins, no callers from elsewhere."""
+def web_plugin() -> Path | None:
+    """The DICOMweb plugin, where it is installed."""
+    return next((path for folder in PLUGINS for path in folder.glob("libOrthancDicomWeb.so*")), None)
+
+
+def configuration(folder: Path, dicom_port: int, http_port: int, node: RunningNode, token: str) -> dict[str, Any]:
+    """What is not Orthanc's default. No plugins but that of DICOMweb, no callers from elsewhere."""
+    plugin = web_plugin()
+    node_web = {"Url": f"{node.url}/dicom-web/", "HttpHeaders": {"Authorization": f"Bearer {token}"}}
     return {
         "Name": "interop",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
-        "Plugins": [],
+        "Plugins": [str(plugin)] if plugin else [],
+        "DicomWeb": {"Enable": True, "Servers": {"node": node_web}},
         "HttpPort": http_port,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
@@ -83,16 +93,16 @@ def configuration(folder: Path, dicom_port: int, http_port: int, node_port: int)
         "DicomAet": AE_TITLE,
         "DicomCheckCalledAet": True,
         "DicomAlwaysAllowFind": True,
-        "DicomModalities": {"node": {"AET": "DICOMNODE", "Host": "127.0.0.1", "Port": node_port}},
+        "DicomModalities": {"node": {"AET": "DICOMNODE", "Host": "127.0.0.1", "Port": node.port}},
     }
 
 
 @contextmanager
-def running(program: str, folder: Path, dicom_port: int, node_port: int) -> Iterator[Orthanc]:
+def running(program: str, folder: Path, dicom_port: int, node: RunningNode, token: str) -> Iterator[Orthanc]:
     """Orthanc with an empty archive under `folder`, answering."""
     orthanc = Orthanc(dicom_port, programs.free_port())
     settings = folder / "orthanc.json"
-    settings.write_text(json.dumps(configuration(folder, dicom_port, orthanc.http_port, node_port)))
+    settings.write_text(json.dumps(configuration(folder, dicom_port, orthanc.http_port, node, token)))
     with programs.serving(orthanc.dicom_port, folder / "orthanc.log", program, settings):
         _wait(orthanc)
         yield orthanc

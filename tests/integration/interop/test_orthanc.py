@@ -12,13 +12,6 @@ from tests.integration.interop.objects import PLACES, Place
 DX_PUSHED = tuple(Place("ORT", "ort", f"ort{number % 2}", number) for number in range(4))
 
 
-@pytest.fixture
-def empty(pacs):
-    """Orthanc with nothing in it."""
-    pacs.empty()
-    return pacs
-
-
 def test_each_verifies_the_other(pacs):
     assert pacs.post("/modalities/node/echo", {}) == {}
     assert nodes.answered("echo", pacs.address, "--called", "ORTHANC") == {"status": 0}

@@ -23,6 +23,7 @@ from storage.records import Question
 from storage.store import Store
 from tests.conftest import _in_ci, _missing
 from tests.integration import archives, asking
+from tests.integration.storage.conftest import cluster, postgresql  # noqa: F401 - fixtures
 
 DIM = 128
 
@@ -37,13 +38,13 @@ class Desk:
     films: list[Dataset]
     owed: list[str] = field(default_factory=list)
 
-    def keeper(self, scope: str = "OTHER") -> QuestionKeeper:
-        settings = QuerySettings(scope=scope)
+    def keeper(self, scope: str = "OTHER", notices: bool = True, holder: str = "keeper") -> QuestionKeeper:
+        settings = QuerySettings(scope=scope, notices=notices)
         search = RegionSearch(self.store, FakeEncoder(DIM, len(VOCABULARY)))
         queries = QueryService(self.store, search, settings, "DICOMNODE")
         intake = Intake(self.store, StorageSettings(), lambda: None)
         results = Results(self.store, intake, self.scribe, "DICOMNODE")
-        return QuestionKeeper(self.store, queries, results, settings, lambda _, uid: self.owed.append(uid))
+        return QuestionKeeper(self.store, queries, results, settings, lambda _, uid: self.owed.append(uid), holder)
 
     def asked(self, document: Dataset, keeper: QuestionKeeper) -> str:
         """Store an SR that asks; its UID."""
@@ -55,8 +56,8 @@ class Desk:
         """The question, worked on until nothing is due."""
         keeper = self.keeper(scope)
         uid = self.asked(document, keeper)
-        while (due := self.store.questions.due()) is not None:
-            keeper.work(due)
+        while keeper.step():
+            pass
         found = self.store.questions.of_sr(uid)
         assert found is not None
         return found
@@ -66,15 +67,20 @@ class Desk:
 
 
 @pytest.fixture(scope="session")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def scribe() -> Iterator[ScribeProcess]:
+    process = ScribeProcess(ScribeSettings(DecodeLimits(), LogSettings()))
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def desk(scribe: ScribeProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """Two films of the asking patient in different studies, and ten of others."""
     folder = tmp_path_factory.mktemp("desk")
     films = [asking.film(number, "ASKER-1" if number < 2 else "") for number in range(12)]
     asking.indexed(folder / "root", folder, films)
-    scribe = ScribeProcess(ScribeSettings(DecodeLimits(), LogSettings()))
     with Store.open(folder / "root") as store:
         yield Desk(store, scribe, folder, films)
-    scribe.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from dicomnode import models
+from dicomnode.errors import ModelFailure
+from dicomnode.questions.keeper import FAILED_RETRY_S
 from dicomnode.sr import reader
 from dicomnode.sr.result import is_result
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
-from tests.integration import asking
+from storage.store import Store
+from tests.integration import archives, asking
 from tests.integration.asking import HEART, HEART_BOX
+from tests.integration.results.conftest import Desk
+from tests.raw import wait_until
 
 
 def report_of(desk, question):
@@ -97,16 +103,102 @@ def test_a_film_with_text_burnt_in_is_not_shown(desk):
 def test_killed_after_the_answer_was_kept_only_the_objects_are_made_again(desk):
     keeper = desk.keeper()
     uid = desk.asked(asking.question(desk.films[0]), keeper)
-    keeper.work(desk.store.questions.due())
+    assert keeper.step()
     answered = desk.store.questions.of_sr(uid)
     assert (answered.state, desk.store.catalog.instance(answered.report_uid)) == ("answered", None)
     first = keeper._results.report(answered)  # and killed here
     size = desk.file(first).stat().st_mtime_ns
-    desk.keeper().work(desk.store.questions.due())
+    assert desk.keeper().step()
     done = desk.store.questions.of_sr(uid)
     assert (done.state, done.answer, done.report_uid) == ("stored", answered.answer, first)
     assert desk.file(first).stat().st_mtime_ns == size
-    assert desk.store.questions.due() is None
+    assert not desk.keeper().step()
+
+
+def test_who_gets_no_answer_is_told_once_however_often_it_fails(desk):
+    document = asking.question(desk.films[0], Box(300, 300, 400, 400))
+    keeper = desk.keeper()
+    uid = desk.asked(document, keeper)
+    told = []
+    for _ in range(2):
+        while keeper.step():
+            pass
+        told.append(desk.store.questions.of_sr(uid).report_uid)
+        assert keeper.ask(uid, "VIEWER")
+    assert told[0] == told[1]
+    notice = dcmread(desk.file(told[0]))
+    assert is_result(notice)
+    assert "No answer: region lies outside the image" in {str(item.get("TextValue")) for item in items(notice)}
+    while keeper.step():
+        pass
+
+
+def test_notices_can_be_switched_off(desk):
+    keeper = desk.keeper(notices=False)
+    uid = desk.asked(asking.question(desk.films[0], Box(300, 300, 400, 400)), keeper)
+    while keeper.step():
+        pass
+    failed = desk.store.questions.of_sr(uid)
+    assert (failed.state, failed.reason, failed.report_uid) == ("failed", "region lies outside the image", None)
+
+
+def test_killed_before_the_notice_was_stored_it_is_made_by_the_next(desk):
+    keeper = desk.keeper()
+    uid = desk.asked(asking.question(desk.films[0], Box(300, 300, 400, 400)), keeper)
+    assert keeper.step()
+    failed = desk.store.questions.of_sr(uid)
+    assert (failed.state, desk.store.catalog.instance(failed.report_uid)) == ("failed", None)
+    assert desk.keeper().step()
+    assert desk.file(failed.report_uid).is_file()
+    assert not desk.keeper().step()
+
+
+def test_who_is_answered_and_gets_no_result_is_told(desk, monkeypatch):
+    """Another try may mend it, up to a last one; what was found stays kept."""
+    keeper = desk.keeper()
+    uid = desk.asked(asking.question(desk.films[0]), keeper)
+    assert keeper.step()
+
+    def broken(request):
+        raise ModelFailure("result objects cannot be made: OSError")
+
+    monkeypatch.setattr(desk.scribe, "write", broken)
+    for _ in range(len(FAILED_RETRY_S) + 1):
+        assert keeper.step()
+        desk.store.questions.hasten("nobody")
+    done = desk.store.questions.of_sr(uid)
+    assert (done.state, done.reason) == ("failed", "result objects cannot be made: OSError")
+    assert len(done.answer["hits"]) == 10
+    assert keeper.step()
+    assert "No answer: result objects cannot be made" in desk.file(done.report_uid).read_bytes().decode("latin-1")
+
+
+@pytest.mark.postgresql
+def test_two_nodes_on_one_postgresql_answer_each_question_once(postgresql, scribe, tmp_path):
+    """Each with a store and a keeper thread of its own, on one folder of files."""
+    films = [asking.film(number) for number in range(6)]
+    with Store.open(tmp_path / "root", postgresql) as store:
+        models.ensure_live(store, "")
+        for film in films:
+            archives.put(store, film, tmp_path)
+        asking.index(store)
+        nodes = [Desk(Store.open(tmp_path / "root", postgresql), scribe, tmp_path, films) for _ in range(2)]
+        uids = [nodes[0].asked(asking.question(film), nodes[0].keeper()) for film in films * 2]
+        keepers = [desk.keeper(holder=name) for desk, name in zip(nodes, ("a", "b"), strict=True)]
+        for keeper in keepers:
+            keeper.start()
+        try:
+            assert wait_until(lambda: store.questions.counts() == {"stored": len(uids)}, 60), store.questions.counts()
+        finally:
+            for keeper in keepers:
+                keeper.stop()
+                keeper.join()
+        made = [{one.report_uid, one.panel_uid} for one in store.questions.all()]
+        owed = [uid for desk in nodes for uid in desk.owed]
+        assert sorted(owed) == sorted(uid for both in made for uid in both)  # nothing twice
+        assert all(desk.owed for desk in nodes), "one of them had nothing to do"
+        for desk in nodes:
+            desk.store.close()
 
 
 def test_the_same_answer_makes_the_same_bytes(desk, tmp_path):

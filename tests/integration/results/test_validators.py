@@ -23,6 +23,23 @@ def results(desk):
     }
 
 
+@pytest.fixture(scope="module")
+def refused(desk):
+    """A question that gets no answer, and so a notice."""
+    return desk.ended(asking.question(desk.films[0], asking.Box(300, 300, 400, 400)))
+
+
+def test_validators_find_no_error_in_a_notice(desk, refused, judge):
+    path = desk.file(refused.report_uid)
+    done = programs.run(judge("dciodvfy"), path, check=False)
+    assert ([line for line in done.stdout.splitlines() if line.startswith("Error")], done.returncode) == ([], 0)
+    judge("DicomSRValidator")
+    said = programs.run(judge("java"), *UNLIMITED, "-cp", PIXELMED, VALIDATOR, path, check=False, timeout=240.0).stdout
+    assert [line for line in said.splitlines() if line.startswith("Error")] == []
+    assert "Found BasicTextSR IOD" in said
+    assert "IOD validation complete" in said
+
+
 @pytest.mark.parametrize("kind", ["others", "own", "none"])
 @pytest.mark.parametrize("which", ["report_uid", "panel_uid"])
 def test_dciodvfy_finds_no_error(desk, results, judge, kind, which):

@@ -277,6 +277,19 @@ def test_only_what_is_wanted_comes(archive: Store) -> None:
     assert set(row) == set(COLUMNS)
 
 
+def test_a_row_holds_what_is_around_it_where_that_is_wanted(store: Store) -> None:
+    for number in reversed(range(6)):
+        put(store, number, header=f"header {number}".encode())
+    extra = ["header", "number_of_patient_related_studies", "number_of_patient_related_instances"]
+    rows = list(store.catalog.find("STUDY", wanted=extra))
+    assert [row["header"] for row in rows] == [b"header 0", b"header 2", b"header 4"]  # of the first instance below
+    assert [row["number_of_patient_related_studies"] for row in rows] == [2, 2, 1]
+    assert [row["number_of_patient_related_instances"] for row in rows] == [4, 4, 2]
+    assert [row["header"] for row in store.catalog.find("PATIENT", wanted=extra[:1])] == [b"header 0", b"header 4"]
+    assert next(store.catalog.find("SERIES", wanted=extra[:1], offset=1))["header"] == b"header 2"
+    assert not {*extra} & {*next(store.catalog.find("STUDY"))}
+
+
 @pytest.mark.parametrize(
     "ask",
     [

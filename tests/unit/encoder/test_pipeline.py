@@ -30,6 +30,15 @@ def film(seed: int) -> np.ndarray:
     return np.kron(chests.picture(chests.contours(rng), rng), np.ones((4, 4))).astype(np.float32)
 
 
+def test_loading_a_model_is_deterministic_and_brings_no_compiler() -> None:
+    script = (
+        "import sys, torch; from encoder.runtime import steady; steady(1); "
+        "assert torch.get_deterministic_debug_mode() == 2; "
+        "sys.exit('torch._inductor' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_rows_follow_regions_and_are_unit_vectors(pipeline: Pipeline) -> None:
     analysis = pipeline.analyse(film(1))
     assert list(analysis.vectors) == ["anatomy"]

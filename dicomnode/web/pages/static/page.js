@@ -33,6 +33,9 @@ keys.j = () => step(1);
 keys.k = () => step(-1);
 keys.u = () => go(one("[data-up]"));
 keys["/"] = () => one("[data-search]")?.focus();
+keys.y = () => go(document.getElementById(document.activeElement?.dataset.why || ""));
+keys[","] = () => go(one("a[rel=prev]"));
+keys["."] = () => go(one("a[rel=next]"));
 keys.m = () => go(document.getElementById(document.activeElement?.dataset.more || ""));
 
 function typing(target) {
@@ -58,6 +61,65 @@ for (const form of all("form[method=get]")) {
   });
 }
 window.addEventListener("pageshow", () => all("form :disabled[name]").forEach((field) => (field.disabled = false)));
+
+// --- why a hit is one: the page behind the link, laid over the pictures that are here already ------------------
+
+let shown = null; // the link whose overlays are seen
+
+function lay(svg, told) {
+  const image = document.createElementNS("http://www.w3.org/2000/svg", "image");
+  const [x1, y1, x2, y2] = told.box;
+  const at = { class: "heat", href: told.picture, x: x1, y: y1, width: x2 - x1, height: y2 - y1, preserveAspectRatio: "none" };
+  for (const name in at) image.setAttribute(name, at[name]);
+  one("image", svg).after(image);
+}
+
+function hideWhy() {
+  for (const image of all(".hits .heat, .question .heat")) image.remove();
+  if (shown) shown.textContent = "Why?";
+  shown?.removeAttribute("aria-expanded");
+  shown = null;
+  one("#heat").hidden = true;
+}
+
+async function fetchSide(link, side) {
+  const answer = await fetch(link.href.replace("/why?", "/why/map?") + `&side=${side}`);
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.detail);
+  return told;
+}
+
+async function showWhy(link) {
+  hideWhy();
+  shown = link;
+  link.textContent = "Hide why";
+  link.setAttribute("aria-expanded", "true");
+  one("#heat").hidden = false;
+  one("#heat-rank").textContent = link.dataset.rank;
+  one("#heat-said").textContent = "Covering parts of both regions …";
+  const svgs = { asked: one(".question svg"), found: one("svg", link.closest("figure")) };
+  const said = [];
+  try {
+    for (const side in svgs) {
+      const told = await fetchSide(link, side);
+      if (shown !== link) return;
+      lay(svgs[side], told);
+      said.push(`${side === "asked" ? "Asked" : "Found"}: ${told.words}`);
+      one("#heat-said").textContent = said.join(" ");
+    }
+  } catch (error) {
+    if (shown === link) one("#heat-said").textContent = `Not explained: ${error.message}`;
+  }
+}
+
+for (const link of all("a.why")) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    if (shown === link) hideWhy();
+    else showWhy(link);
+  });
+}
 
 // --- the film -------------------------------------------------------------------------------------------------
 
@@ -138,7 +200,8 @@ function showFilm(svg) {
       return;
     }
     const corners = Object.entries(box).map(([name, value]) => [name, value.toFixed(1)]);
-    ask.href = "/hits?" + new URLSearchParams([["image", svg.dataset.image], ...corners]);
+    const frame = svg.dataset.frame === "1" ? [] : [["frame", svg.dataset.frame]];
+    ask.href = "/hits?" + new URLSearchParams([["image", svg.dataset.image], ...frame, ...corners]);
     ask.hidden = one("#clear").hidden = false;
     for (const [name, value] of corners) one(`#${name}`).value = value;
     said.textContent = `${Math.round(box.x2 - box.x1)} × ${Math.round(box.y2 - box.y1)} pixels`;

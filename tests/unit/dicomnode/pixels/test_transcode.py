@@ -187,6 +187,21 @@ def test_the_process_survives_what_is_no_file_and_is_replaced_when_it_dies(tmp_p
         process.stop()
 
 
+def test_a_child_is_started_once_and_not_after_the_stop(tmp_path):
+    path, target = written(film(), tmp_path / "film.dcm", DeflatedExplicitVRLittleEndian), tmp_path / "target"
+    process = TranscoderProcess(TranscoderSettings(LIMITS, LogSettings(level="error")))
+    try:
+        process._child.start()
+        pid = process._child.pid
+        process._child.start()
+        assert process.transcode(path, target, ImplicitVRLittleEndian) == target.stat().st_size
+        assert process._child.pid == pid
+    finally:
+        process.stop()
+    process._child.start()
+    assert not process._child.alive
+
+
 def test_a_child_that_takes_too_long_is_given_up(tmp_path):
     path = written(film(), tmp_path / "film.dcm", DeflatedExplicitVRLittleEndian)
     process = TranscoderProcess(TranscoderSettings(LIMITS, LogSettings(level="error")), timeout_s=0.001)

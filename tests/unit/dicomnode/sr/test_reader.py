@@ -276,6 +276,15 @@ def test_sixty_four_regions_and_no_more() -> None:
         reader.rois(_item("CONTAINER", "", *[_scoord() for _ in range(65)]))
 
 
+def test_a_region_that_stands_in_its_group_and_below_its_number_is_one() -> None:
+    def group(uid: str) -> Dataset:
+        measured = _item("NUM", "CONTAINS", _scoord())
+        return _item("CONTAINER", "CONTAINS", *([_uid_item(uid)] if uid else []), measured, _scoord())
+
+    assert len(reader.rois(_item("CONTAINER", "CONTAINS", group("1.2.8"), group("1.2.9")))) == 2
+    assert len(reader.rois(group(""))) == 2  # nothing says that it is the same one
+
+
 def test_depth_cap() -> None:
     def nested(levels: int) -> Dataset:
         item = _scoord()  # its IMAGE is one level deeper
