@@ -29,6 +29,7 @@ from storage.store import Store
 from tests import certificates, nodes
 from tests.integration import asking
 from tests.nodes import RunningNode
+from tests.raw import wait_until
 
 TOKEN, LEFT = "reader-token-0123456789", "left-token-0123456789"
 WRONG = "wrong-token-0123456789"
@@ -298,7 +299,8 @@ class Traffic:
         nodes.dicomnode("delete", "--instance", str(self.more[0].SOPInstanceUID), "--yes", *given)
 
     def metrics(self) -> str:
-        """As Prometheus would see them."""
+        """As Prometheus would see them, when nothing is on its way any more."""
+        assert wait_until(lambda: settled(self.node), 60)
         return httpx.get(f"{self.node.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
 
     def refused(self, call: Callable[[], object]) -> None:
@@ -306,8 +308,7 @@ class Traffic:
             call()
 
 
-def sent_results(node: RunningNode) -> bool:
-    """Whether a result has gone out."""
+def settled(node: RunningNode) -> bool:
+    """Whether every question and delivery has come to its end."""
     with Store.open(node.root) as store:
-        found = [each for question in store.questions.all() for each in store.deliveries.of_question(question.id)]
-    return bool(found) and all(each.state == "sent" for each in found)
+        return store.questions.oldest() is None and not store.deliveries.counts().get("owed")

@@ -28,10 +28,10 @@ def test_questions_and_deliveries_are_counted_by_state(bench: Bench, store: Stor
     began = bench.clock.now
     bench.clock.now += 10
     store.questions.ask("1.2", "A")
-    first = store.questions.of_sr("1.1")
+    first = store.questions.claim("node/1", 60.0)
     assert first is not None
     assert (store.questions.counts(), store.questions.oldest()) == ({"waiting": 2}, began)
-    store.questions.fail(first.id, "no region")
+    store.questions.fail(first, "no region")
     store.deliveries.owe(first.id, "2.1", "PACS")
     assert store.questions.counts() == {"failed": 1, "waiting": 1}
     assert store.questions.oldest() == bench.clock.now
