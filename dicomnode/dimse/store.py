@@ -116,9 +116,9 @@ class StoreService:
             raise NotPermitted("region queries are not permitted")
         calling = event.assoc.requestor.ae_title
         taken = self._intake.keep(received.scratch, calling, partial(_check_command, event=event))
-        self._auditor.received(
-            event.assoc.channel, requestor_of(event.assoc), subjects.arrived(taken.new), taken.added.outcome
-        )
+        if self._auditor.is_on:
+            who, what = requestor_of(event.assoc), subjects.arrived(taken.new)
+            self._auditor.received(event.assoc.channel, who, what, taken.added.outcome)
         if asks is not None:  # before 0x0000: killed in between, the peer sends it again
             asks.ask(taken.new.sop_instance_uid, calling)
 
