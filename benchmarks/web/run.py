@@ -31,7 +31,7 @@ FULL, QUICK = Scale(300, 10_000, 100), Scale(32, 1_000, 20)
 
 def run(repeat: int, *, quick: bool = False, given: Path | None = None) -> Table:
     """`given`: a folder of films to ask about instead of drawn ones."""
-    scale = QUICK if quick else FULL
+    scale, load = QUICK if quick else FULL, os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-web-") as scratch:
         folder = Path(scratch)
         asked = films.given(given, folder / "films") if given else films.many(folder / "films", scale.films)
@@ -43,7 +43,10 @@ def run(repeat: int, *, quick: bool = False, given: Path | None = None) -> Table
     return Table(
         COLUMNS,
         tuple(row.cells() for row in rows),
-        tuple(_notes(len(asked), scale, versions, drawn=given is None)),
+        (
+            *_notes(len(asked), scale, versions, drawn=given is None),
+            f"{'A quick run' if quick else 'A full run'}; the system's load when it began was {load:.1f}.",
+        ),
         {row.name: {"seconds": dict(row.taken), "why_not": dict(row.why_not)} for row in rows},
     )
 

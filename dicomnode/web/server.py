@@ -17,6 +17,7 @@ KEEP_ALIVE_S: Final = 15  # of a connection without a request
 START_S: Final = 10.0
 STOP_S: Final = 5.0  # answers in the middle end within it, or are cut
 BACKLOG: Final = 1024  # connections that wait to be accepted: beyond it a client tries again after a second
+ACCEPTED: Final = 64  # connections accepted in one round, each an open file before the guard sees it
 
 
 class WebServer:
@@ -43,6 +44,7 @@ class WebServer:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise ConfigError("the HTTP port did not start")
             time.sleep(0.01)
+        self._socket.listen(BACKLOG)  # asyncio has one number for both, and has told it to the system
 
     def stop(self) -> None:
         """Stop listening, let answers end for a moment, cut the rest."""
@@ -77,7 +79,7 @@ def _configured(app: ASGIApp, settings: WebSettings) -> uvicorn.Config:
         "timeout_keep_alive": KEEP_ALIVE_S,
         "timeout_graceful_shutdown": int(STOP_S),
         "h11_max_incomplete_event_size": MAXIMUM_HEAD,
-        "backlog": BACKLOG,
+        "backlog": ACCEPTED,
     }
     return uvicorn.Config(app, **options)
 
