@@ -19,6 +19,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "index": index.run,
     "dimse": dimse.run,
 }
+SHORTENED: dict[str, Callable[..., Table]] = {"store": store.run, "dimse": dimse.run}  # these do less with --quick
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(name: str, arguments: argparse.Namespace) -> Table:
-    work = partial(dimse.run, quick=arguments.quick) if name == "dimse" else ALL[name]
+    work = partial(SHORTENED[name], quick=arguments.quick) if name in SHORTENED else ALL[name]
     found = work(2 if arguments.quick else arguments.repeat)
     return found if isinstance(found, Table) else Table.of(found)
 

@@ -21,6 +21,7 @@ from benchmarks.wire import CALLING, MAXIMUM_PDU
 from dicomnode.demo.run import serving
 
 START_S, STOP_S = 30.0, 10.0
+PYTHON = sys.executable
 SINK = "SINK"  # the AE title of the destination of C-MOVE
 
 
@@ -67,7 +68,7 @@ ae_title = "{CALLING}"
 def orthanc(folder: Path, sink: int) -> Iterator[Archive]:
     """Orthanc without plugins; it answers C-FIND from its database alone."""
     folder.mkdir()
-    port, http_port = _free_port(), _free_port()
+    port, http_port = free_port(), free_port()
     settings = folder / "orthanc.json"
     document = {
         "StorageDirectory": str(folder / "storage"),
@@ -87,16 +88,16 @@ def orthanc(folder: Path, sink: int) -> Iterator[Archive]:
         "StorageAccessOnFind": "Never",
     }
     settings.write_text(json.dumps(document))
-    program = _program("Orthanc")
-    with _running(port, folder, program, settings):
+    executable = program("Orthanc")
+    with running(port, folder, executable, settings):
         yield Archive(port, "ORTHANC", "ORTHANC")
 
 
 @contextmanager
 def dcmqrscp(folder: Path, sink: int) -> Iterator[Archive]:
     """DCMTK's image archive: two storage areas, as one keeps 500 studies at most and deletes the oldest above that."""
-    program = _program("dcmqrscp")
-    port = _free_port()
+    executable = program("dcmqrscp")
+    port = free_port()
     for area in ("bench", "studies"):
         (folder / area).mkdir(parents=True)
     settings = folder / "dcmqrscp.cfg"
@@ -110,12 +111,12 @@ HostTable END
 VendorTable BEGIN
 VendorTable END
 AETable BEGIN
-BENCH {folder / "bench"} RW (500, 1024mb) ANY
+BENCH {folder / "bench"} RW (500, 65536mb) ANY
 STUDIES {folder / "studies"} RW (500, 1024mb) ANY
 AETable END
 """
     )
-    with _running(port, folder, program, "-c", settings):
+    with running(port, folder, executable, "-c", settings):
         yield Archive(port, "BENCH", "STUDIES", 500)
 
 
@@ -123,7 +124,7 @@ AETable END
 def qrscp(folder: Path, sink: int) -> Iterator[Archive]:
     """The archive among pynetdicom's applications."""
     folder.mkdir()
-    port = _free_port()
+    port = free_port()
     settings = folder / "qrscp.ini"
     settings.write_text(
         f"""[DEFAULT]
@@ -143,7 +144,7 @@ address: 127.0.0.1
 port: {sink}
 """
     )
-    with _running(port, folder, sys.executable, "-m", "pynetdicom", "qrscp", "-q", "-c", settings):
+    with running(port, folder, PYTHON, "-m", "pynetdicom", "qrscp", "-q", "-c", settings):
         yield Archive(port, "QRSCP", "QRSCP")
 
 
@@ -155,21 +156,24 @@ ARCHIVES: dict[str, Start] = {
 }
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Where a program is. NotInstalled."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")  # where users' PATH may not go
     if not found:
         raise NotInstalled(f"{name} is not installed")
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 @contextmanager
-def _running(port: int, folder: Path, *command: str | Path) -> Iterator[None]:
+def running(port: int, folder: Path, *command: str | int | Path) -> Iterator[None]:
+    """A program that listens on a port, Nagle off; its output goes to a log in the folder."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [str(part) for part in command],

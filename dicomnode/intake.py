@@ -11,9 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-
-from dicomnode.attributes import header
+from dicomnode.attributes import header, part10
 from dicomnode.config import StorageSettings
 from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict
 from dicomnode.pixels import headers
@@ -55,14 +53,19 @@ class Intake:
             raise StorageFull("disk above its watermark")
         return self._store.files.scratch()
 
-    def keep(self, scratch: Scratch, source: str | None, check: Check = lambda new: None) -> Taken:
+    def keep(
+        self,
+        scratch: Scratch,
+        source: str | None,
+        check: Check = lambda new: None,
+        head: part10.Head | None = None,
+    ) -> Taken:
         """The instance that the file holds, durable on return. `source`: the AE title or peer that it came from.
 
-        `check` may refuse what the header says before anything is kept. Raises InvalidInstance, PatientConflict, what
-        `check` raises, and storage's errors: then nothing is kept.
+        `check` may refuse what the header says before anything is kept; `head`: the file's own, where it is known.
+        Raises InvalidInstance, PatientConflict, what `check` raises, and storage's errors: then nothing is kept.
         """
-        dataset = _read_header(scratch.path)
-        new = header.new_instance(dataset, str(dataset.file_meta.TransferSyntaxUID), source)
+        new = _new_instance(scratch.path, head, source)
         check(new)
         kept = self._store.files.keep(scratch, new.sop_instance_uid)
         try:
@@ -100,8 +103,10 @@ def _policies(settings: StorageSettings) -> tuple[Policy, ConflictPolicy]:
     )
 
 
-def _read_header(path: Path) -> Dataset:
+def _new_instance(path: Path, head: part10.Head | None, source: str | None) -> NewInstance:
     try:
-        return headers.header(path)
+        dataset = headers.header(path, head)
     except DecodeError as error:
         raise InvalidInstance(str(error)) from error
+    syntax = head.transfer_syntax_uid if head else str(dataset.file_meta.TransferSyntaxUID)
+    return header.new_instance(dataset, syntax, source)

@@ -15,8 +15,9 @@ from typing import Any, Final
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicomnode.attributes import part10
 from dicomnode.attributes.extents import Buffer, Encoding, Extent, check, extents
 from dicomnode.attributes.values import UNREADABLE
 from dicomnode.errors import DecodeError
@@ -44,12 +45,19 @@ class _Content:
     is_whole: bool = True
 
 
-def header(path: Path) -> Dataset:
-    """The standard elements in front of the pixel data that are short enough to be keys, with the file meta.
+def header(path: Path, head: part10.Head | None = None) -> Dataset:
+    """The standard elements in front of the pixel data that are short enough to be keys.
 
-    DecodeError, fit for an Error Comment, when the file cannot be read that far, or ends in the pixel data.
+    With the file meta, unless who calls knows the file's `head`. DecodeError, fit for an Error Comment, when the file
+    cannot be read that far, or ends in the pixel data.
     """
-    return _read(path, _header, HEADER_INFLATED)
+    if head is None:
+        return _read(path, _header, HEADER_INFLATED)
+    try:
+        with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            return _header(_content(held, UID(head.transfer_syntax_uid), head.size, HEADER_INFLATED))
+    except _MALFORMED as wrong:
+        raise DecodeError(f"data set cannot be read: {type(wrong).__name__}") from wrong
 
 
 def document(path: Path) -> Dataset:
@@ -73,7 +81,8 @@ def _read(path: Path, read: Callable[[_Content], Dataset], inflated: int) -> Dat
     try:
         with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
             meta = read_file_meta_info(path)
-            content = _content(held, meta, inflated)
+            start = _META_START + int(meta.FileMetaInformationGroupLength)
+            content = _content(held, meta.TransferSyntaxUID, start, inflated)
             dataset = read(content)
     except _MALFORMED as wrong:
         raise DecodeError(f"data set cannot be read: {type(wrong).__name__}") from wrong
@@ -81,9 +90,7 @@ def _read(path: Path, read: Callable[[_Content], Dataset], inflated: int) -> Dat
     return dataset
 
 
-def _content(held: mmap.mmap, meta: FileMetaDataset, inflated: int) -> _Content:
-    syntax = meta.TransferSyntaxUID
-    start = _META_START + int(meta.FileMetaInformationGroupLength)
+def _content(held: mmap.mmap, syntax: UID, start: int, inflated: int) -> _Content:
     encoding = Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
     if not syntax.is_deflated:
         return _Content(held, start, encoding)
