@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,19 +153,23 @@ def _started(stack: ExitStack, folder: Path) -> tuple[dict[str, Receiver], dict[
 def _measured(
     measure: Measure, files: list[Path], receivers: Mapping[str, Receiver], missing: dict[str, str], repeat: int
 ) -> Row:
-    """Objects a second, in turn; one round more than counted warms up. A receiver that lost some is told of."""
+    """Objects a second, in turn; one round more than counted warms up. Who lost some or broke off is told of."""
     row = Row(measure, {name: [] for name in receivers}, dict(missing))
     size = files[0].stat().st_size
     before = {name: kept(receiver.folder, size) for name, receiver in receivers.items()}
     for number in range(repeat + 1):
         for name, receiver in receivers.items():
             os.sync()
-            rate = measure.count(len(files)) / timing.seconds(partial(send, receiver.archive, files, measure))
+            try:
+                rate = measure.count(len(files)) / timing.seconds(partial(send, receiver.archive, files, measure))
+            except subprocess.CalledProcessError:
+                row.remarks[name] = "refused some or broke off"
+                continue
             row.values[name] += [rate] if number else []
     sent = measure.count(len(files)) * (repeat + 1)
     for name, receiver in receivers.items():
         came = kept(receiver.folder, size) - before[name]
-        if came != sent:
+        if came != sent and name not in row.remarks:
             row.remarks[name] = f"{sent - came} of {sent} lost"
     return row
 
@@ -201,7 +205,8 @@ def _memory(files: list[Path], receivers: Mapping[str, Receiver], missing: dict[
     for name, receiver in receivers.items():
         at_rest = _pss_mib(receiver)
         most = [at_rest]
-        _sampled(partial(send, receiver.archive, files, AT_ONCE), lambda r=receiver, m=most: m.append(_pss_mib(r)))
+        with suppress(subprocess.CalledProcessError):
+            _sampled(partial(send, receiver.archive, files, AT_ONCE), lambda r=receiver, m=most: m.append(_pss_mib(r)))
         row.values[name] = [at_rest, max(most)]
     return row
 
