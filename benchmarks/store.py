@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import psutil
@@ -176,7 +175,16 @@ def _measured(
 
 def send(archive: Archive, files: list[Path], measure: Measure) -> None:
     """storescu, so many at once. CalledProcessError when one was refused or broke off."""
-    command = [peers.program("storescu"), "-aet", CALLING, "-aec", archive.called, "--max-send-pdu", str(MAXIMUM_PDU), "+II"]
+    command = [
+        peers.program("storescu"),
+        "-aet",
+        CALLING,
+        "-aec",
+        archive.called,
+        "--max-send-pdu",
+        str(MAXIMUM_PDU),
+        "+II",
+    ]
     command += ["--repeat", str(measure.repeat), "127.0.0.1", str(archive.port), *map(str, files)]
     environment = os.environ | {"TCP_NODELAY": "1"}
     senders = [

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from dicomnode.attributes import header, part10
 from dicomnode.config import StorageSettings
@@ -28,6 +27,14 @@ CONFLICTS: dict[ConflictKind, str] = {  # in a log line; `dicomnode status --con
     "demographics": "instance names its patient or the date of birth otherwise than kept",
 }
 Check = Callable[[NewInstance], None]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An instance whose file is still arriving."""
+
+    new: NewInstance
+    least: int  # bytes the file has to have
 
 
 @dataclass(frozen=True)
@@ -53,19 +60,16 @@ class Intake:
             raise StorageFull("disk above its watermark")
         return self._store.files.scratch()
 
-    def keep(
-        self,
-        scratch: Scratch,
-        source: str | None,
-        check: Check = lambda new: None,
-        head: part10.Head | None = None,
-    ) -> Taken:
+    def keep(self, scratch: Scratch, source: str | None, check: Check = lambda new: None) -> Taken:
         """The instance that the file holds, durable on return. `source`: the AE title or peer that it came from.
 
-        `check` may refuse what the header says before anything is kept; `head`: the file's own, where it is known.
-        Raises InvalidInstance, PatientConflict, what `check` raises, and storage's errors: then nothing is kept.
+        `check` may refuse what the header says before anything is kept. Raises InvalidInstance, PatientConflict, what
+        `check` raises, and storage's errors: then nothing is kept.
         """
-        new = _new_instance(scratch.path, head, source)
+        return self.keep_as(scratch, new_instance(scratch, None, source), check)
+
+    def keep_as(self, scratch: Scratch, new: NewInstance, check: Check) -> Taken:
+        """`keep` of a file that was read already."""
         check(new)
         kept = self._store.files.keep(scratch, new.sop_instance_uid)
         try:
@@ -103,10 +107,19 @@ def _policies(settings: StorageSettings) -> tuple[Policy, ConflictPolicy]:
     )
 
 
-def _new_instance(path: Path, head: part10.Head | None, source: str | None) -> NewInstance:
+def new_instance(scratch: Scratch, head: part10.Head | None, source: str | None) -> NewInstance:
+    """What the file says; `head`: its own, where it is known. InvalidInstance."""
     try:
-        dataset = headers.header(path, head)
+        dataset = headers.header(scratch.path, head)
     except DecodeError as error:
         raise InvalidInstance(str(error)) from error
     syntax = head.transfer_syntax_uid if head else str(dataset.file_meta.TransferSyntaxUID)
     return header.new_instance(dataset, syntax, source)
+
+
+def begun(scratch: Scratch, head: part10.Head, source: str | None) -> Begun | None:
+    """What a file that is still arriving says; None where that has to wait for all of it. InvalidInstance."""
+    found = headers.begun(scratch.path, head)
+    if found is None:
+        return None
+    return Begun(header.new_instance(found.header, head.transfer_syntax_uid, source), found.least)

@@ -66,7 +66,9 @@ class Arrivals:
         self._touched: set[int] = set()  # row ids of studies of before that something came to
         self._owed: list[int] = []  # row ids of instances that are to get their jobs
         self._looked_up: dict[str, _Known | None] = {}  # by SOP Instance UID; good for one look, `add` changes it
-        self._above: dict[_Above, Mapping[Any, Any]] = {}  # what `_held` found, until something above an instance changes
+        self._above: dict[
+            _Above, Mapping[Any, Any]
+        ] = {}  # what `_held` found, until something above an instance changes
 
     def look_up(self, uids: Sequence[str]) -> None:
         """Read at once what is known of instances that are about to be added."""
@@ -133,9 +135,7 @@ class Arrivals:
         self._owed.append(instance_id)
         return instance_id
 
-    def _replace(
-        self, known: _Known, new: NewInstance, kept: KeptFile, held: Mapping[Any, Any]
-    ) -> None:
+    def _replace(self, known: _Known, new: NewInstance, kept: KeptFile, held: Mapping[Any, Any]) -> None:
         values = self._values(new, kept, held)
         self._connection.execute(update(INSTANCE).where(INSTANCE.c.id == known.id).values(values))
         # Jobs before regions: whoever holds a job's lease loses it before the regions it may write are looked at.

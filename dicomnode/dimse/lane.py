@@ -1,8 +1,8 @@
 """P-DATA of an accepted association in, C-STORE requests served at once, all other messages to pynetdicom. PS3.8 9.3.5.
 
-pynetdicom makes some six objects and copies of each PDU and takes it through two threads and their polls. Here the thread
-that reads the connection reads ahead into one buffer, writes what belongs to a data set from there to where it is kept,
-and answers when it is. Whatever is no P-DATA of an established association is left to pynetdicom, untouched.
+pynetdicom makes some six objects and copies of each PDU and takes it through two threads and their polls. Here the
+thread that reads the connection reads ahead into one buffer, writes what belongs to a data set from there to where it
+is kept, and answers when it is. Whatever is no P-DATA of an established association is left to pynetdicom, untouched.
 
 Memory bound: one buffer of `transport.AHEAD` bytes an association; a command or an identifier besides, under the
 bounds of `provider`.

@@ -77,9 +77,7 @@ class OutOfPlace(Exception):
 class Arriving:
     """A message whose fragments come in: all of one context, the command set first. PS3.7 6.3.1, PS3.8 E.2."""
 
-    def __init__(
-        self, context_id: int, clock: Callable[[], float] = time.monotonic, *, is_store: bool = False
-    ) -> None:
+    def __init__(self, context_id: int, clock: Callable[[], float] = time.monotonic, *, is_store: bool = False) -> None:
         """`is_store`: the command set is there, and it is one of a C-STORE request."""
         self.message: Any = DIMSEMessage()
         self._context_id = context_id
@@ -147,7 +145,7 @@ class MessageProvider(DIMSEServiceProvider):  # type: ignore[misc]
                 self.refuse(str(error))
 
     def receive(self, context_id: int, data: bytes) -> StoreRequest | None:
-        """One fragment: message control header (PS3.8 E.2) and content. A C-STORE request, when its command set is there.
+        """One fragment: message control header (PS3.8 E.2) and content. A C-STORE request, when its command is there.
 
         OutOfPlace, fit for the log, when the association has to end.
         """

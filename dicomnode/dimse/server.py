@@ -3,8 +3,8 @@
 pynetdicom keeps association control. Its accept loop is kept free of everything that can wait: a connection is counted
 (`lobby.Places`), waits until it speaks (`lobby.Lobby`; over TLS its handshake is made there too) and only then becomes
 an association with threads of its own. Parts of that are ours: the socket (`transport`: a cap and a deadline for each
-PDU), how P-DATA is read (`lane`: a C-STORE data set goes to a scratch file as it arrives, so memory does not grow with the
-size of an object) and the DIMSE provider (`provider`: all other messages, in bounds).
+PDU), how P-DATA is read (`lane`: a C-STORE data set goes to a scratch file as it arrives, so memory does not grow with
+the size of an object) and the DIMSE provider (`provider`: all other messages, in bounds).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """C-STORE: bytes from an association become one durable instance, and only then 0x0000.
 
-The pieces go to a scratch file as they arrive; `dicomnode.intake` does the rest, in the order of invariant 1. Everything
-that goes wrong becomes a status and a log line when the whole data set has come: until then it is read and dropped.
+The pieces go to a scratch file as they arrive; `dicomnode.intake` does the rest, in the order of invariant 1. What
+goes wrong becomes a status and a log line when the whole data set has come: until then it is read and dropped.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from dicomnode.dimse import contexts, status
 from dicomnode.dimse.lane import Arrival
 from dicomnode.dimse.wire import StoreRequest
 from dicomnode.errors import InvalidInstance, NotPermitted, SopClassDiffers
-from dicomnode.intake import Intake
+from dicomnode.intake import Begun, Intake, begun, new_instance
 from dicomnode.sr.reader import ASKING_CLASSES
-from storage.errors import StorageError
 from storage.files import Scratch
 from storage.records import NewInstance
 
 STORAGE_CLASSES = frozenset(contexts.STORAGE_CLASSES)
+EARLY = 128 << 10  # bytes of a file in which a header is looked for, while its sender is busy with the rest
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,15 @@ class StoreService:
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
             return Dropped(sender.calling, error)
 
-    def keep(self, scratch: Scratch, request: StoreRequest, sender: Sender, head: part10.Head) -> None:
+    def keep(self, scratch: Scratch, new: NewInstance, request: StoreRequest, sender: Sender) -> None:
         """Make the received file an instance, and a question where it is one. Raises what makes it none."""
         asks = self._questions
-        if asks is None or not asks.meant(sender.called, request.sop_class_uid):
-            self._intake.keep(scratch, sender.calling, lambda new: _check_command(new, request, sender), head)
-            return
-        if "query" not in sender.services:
+        is_question = asks is not None and asks.meant(sender.called, request.sop_class_uid)
+        if is_question and "query" not in sender.services:
             raise NotPermitted("region queries are not permitted")
-        taken = self._intake.keep(scratch, sender.calling, lambda new: _check_command(new, request, sender), head)
-        asks.ask(taken.new.sop_instance_uid, sender.calling)  # before 0x0000: killed in between, it is sent again
+        self._intake.keep_as(scratch, new, lambda new: _check_command(new, request, sender))
+        if asks is not None and is_question:  # before 0x0000: killed in between, the peer sends it again
+            asks.ask(new.sop_instance_uid, sender.calling)
 
 
 class _Received:
@@ -104,16 +103,22 @@ class _Received:
         self._sender = sender
         self._scratch = scratch
         self._failure: Exception | None = None
-        self._head_size = len(head)
+        self._head = part10.Head(request.sop_class_uid, request.sop_instance_uid, sender.transfer_syntax_uid, len(head))
+        self._begun: Begun | None = None
+        self._looks = True  # until the header has been looked for
         self.write(memoryview(head))
 
     def write(self, piece: memoryview) -> None:
         """Take what came. After a failure the rest is read off the wire and dropped."""
-        if self._failure is None:
-            try:
-                self._scratch.write(piece)
-            except (StorageError, OSError) as error:
-                self._failure = error
+        if self._failure is not None:
+            return
+        try:
+            self._scratch.write(piece)
+            if self._looks and self._scratch.size >= EARLY:
+                self._looks = False
+                self._begun = begun(self._scratch, self._head, self._sender.calling)
+        except Exception as error:  # noqa: BLE001 - told at the end, as every error
+            self._failure = error
 
     def end(self) -> tuple[int, str]:
         """0x0000 only when the instance is durable and catalogued."""
@@ -132,13 +137,16 @@ class _Received:
     def _keep(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._scratch.size == self._head_size:
+        if self._scratch.size == self._head.size:
             raise InvalidInstance("empty data set")
-        request, sender = self._request, self._sender
-        head = part10.Head(
-            request.sop_class_uid, request.sop_instance_uid, sender.transfer_syntax_uid, self._head_size
-        )
-        self._service.keep(self._scratch, request, sender, head)
+        self._service.keep(self._scratch, self._new_instance(), self._request, self._sender)
+
+    def _new_instance(self) -> NewInstance:
+        if self._begun is None:
+            return new_instance(self._scratch, self._head, self._sender.calling)
+        if self._scratch.size < self._begun.least:
+            raise InvalidInstance("data set ends inside an element")
+        return self._begun.new
 
 
 def _sender(association: Any, request: StoreRequest) -> Sender:

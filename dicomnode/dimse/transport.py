@@ -1,7 +1,7 @@
 """A TCP connection in, PDUs out: a socket on which one PDU has a size cap and a deadline. PS3.8 9.3.
 
-It is read in two ways. pynetdicom asks for exactly the head and then the body of a PDU (`recv`). `dimse.lane` reads ahead
-into one buffer (`need`); what it leaves there is what `recv` gives next.
+It is read in two ways. pynetdicom asks for exactly the head and then the body of a PDU (`recv`). `dimse.lane` reads
+ahead into one buffer (`need`); what it leaves there is what `recv` gives next.
 """
 
 import logging
