@@ -45,7 +45,7 @@ Start = Callable[[Path, int], AbstractContextManager[Archive]]
 @contextmanager
 def dicomnode(folder: Path, sink: int) -> Iterator[Archive]:
     """This node, without workers."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     settings = folder / "dicomnode.toml"
     settings.write_text(
         f"""[log]

