@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench bench-dimse peers models fuzz clean
+.PHONY: install demo test check format bench bench-dimse bench-store peers models fuzz clean
 
 install: $(STAMP)
 
@@ -39,6 +39,10 @@ bench: install
 # Queries and retrieval against Orthanc, DCMTK's dcmqrscp and pynetdicom's qrscp, as far as they are installed.
 bench-dimse: install
 	$(BIN)/python -m benchmarks dimse
+
+# C-STORE against Orthanc, DCMTK's storescp and dcmqrscp, and pynetdicom's storescp, as far as they are installed.
+bench-store: install
+	$(BIN)/python -m benchmarks store
 
 # What npm installs is for tests alone; without it they are skipped.
 peers:

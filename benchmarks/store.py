@@ -1,4 +1,4 @@
-"""C-STORE over the wire: objects a second and what a receiver holds in memory, of this node and others in one run.
+"""C-STORE over the wire: objects a second, processor time and memory of this node and other receivers in one run.
 
 The sender is DCMTK's storescu for all, one process an association, Nagle's algorithm off on both sides, every object
 under a SOP Instance UID of its own. Receivers take turns; what the one before left unwritten is on disk before the
@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -115,6 +115,7 @@ class Row:
     measure: Measure
     values: dict[str, list[float]]
     remarks: dict[str, str]
+    processor_ms: dict[str, list[float]] = field(default_factory=dict)  # of the receiver, for each object
 
 
 def run(repeat: int, *, quick: bool = False) -> Table:
@@ -162,19 +163,23 @@ def _measured(
     measure: Measure, files: list[Path], receivers: Mapping[str, Receiver], missing: dict[str, str], repeat: int
 ) -> Row:
     """Objects a second, in turn; one round more than counted warms up. Who lost some or broke off is told of."""
-    row = Row(measure, {name: [] for name in receivers}, dict(missing))
+    row = Row(measure, {name: [] for name in receivers}, dict(missing), {name: [] for name in receivers})
+    count = measure.count(len(files))
     size = files[0].stat().st_size
     before = {name: kept(receiver.folder, size) for name, receiver in receivers.items()}
     for number in range(repeat + 1):
         for name, receiver in receivers.items():
             os.sync()
+            before_s = _processor_s(receiver)
             try:
-                rate = measure.count(len(files)) / timing.seconds(partial(send, receiver.archive, files, measure))
+                rate = count / timing.seconds(partial(send, receiver.archive, files, measure))
             except subprocess.CalledProcessError:
                 row.remarks[name] = "refused some or broke off"
                 continue
-            row.values[name] += [rate] if number else []
-    sent = measure.count(len(files)) * (repeat + 1)
+            if number:
+                row.values[name].append(rate)
+                row.processor_ms[name].append((_processor_s(receiver) - before_s) / count * 1000)
+    sent = count * (repeat + 1)
     for name, receiver in receivers.items():
         came = kept(receiver.folder, size) - before[name]
         if came != sent and name not in row.remarks:
@@ -214,6 +219,13 @@ def _listening(port: int) -> psutil.Process:
     """The process that has the port, before it forks."""
     listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
     return psutil.Process(next(each.pid for each in listening if each.laddr[1] == port))
+
+
+def _processor_s(receiver: Receiver) -> float:
+    """Processor time of the process that listens, and of its children that have ended: they received."""
+    times = receiver.process.cpu_times()
+    own = float(times.user + times.system)
+    return own + float(times.children_user + times.children_system) if receiver.forks else own
 
 
 def _memory(files: list[Path], receivers: Mapping[str, Receiver], missing: dict[str, str]) -> Row:
@@ -260,6 +272,7 @@ def _pss(process: psutil.Process) -> int:
 
 def _table(rows: list[Row], memory: Row, files: Mapping[str, list[Path]], repeat: int) -> Table:
     cells = [(row.measure.name, *(_rate(row, name) for name in RECEIVERS)) for row in rows]
+    cells += [(f"{row.measure.name}, processor, ms", *(_processor(row, name) for name in RECEIVERS)) for row in rows]
     cells.append((memory.measure.name, *(_size(memory, name) for name in RECEIVERS)))
     counts = ", ".join(str(row.measure.count(len(files[row.measure.kind]))) for row in rows)
     return Table(
@@ -270,10 +283,11 @@ def _table(rows: list[Row], memory: Row, files: Mapping[str, list[Path]], repeat
             f"storescu, a process an association, with its start; {counts} objects a round; {repeat} rounds in turn.",
             "TCP_NODELAY=1 for all; PDUs of 128 KiB. This node syncs file, folder and database before it answers, "
             "Orthanc the file, the others nothing.",
-            "Memory: PSS at rest -> at most; of this node the process that receives.",
+            "Processor: time of the receiver for an object. Memory: PSS at rest -> at most. Of this node both are "
+            "those of the process that receives.",
         ),
         {
-            row.measure.name: {"values": row.values, "remarks": row.remarks, "count": row.measure.count(1)}
+            row.measure.name: {"values": row.values, "remarks": row.remarks, "processor_ms": row.processor_ms}
             for row in (*rows, memory)
         },
     )
@@ -286,6 +300,10 @@ def _rate(row: Row, name: str) -> str:
     if name != OURS:
         told += f", {median(row.values[OURS]) / median(row.values[name]):.2f} x"
     return told + (f"; {row.remarks[name]}" if name in row.remarks else "")
+
+
+def _processor(row: Row, name: str) -> str:
+    return timing.spread(row.processor_ms[name]) if row.processor_ms.get(name) else ""
 
 
 def _size(row: Row, name: str) -> str:
