@@ -28,10 +28,11 @@ TICK_S = 1.0  # how exactly the deadline of a PDU is kept that is read ahead
 
 
 class Inflow:
-    """Bytes that have come and were not taken yet, in one buffer that is used again and again."""
+    """Bytes that have come and were not taken yet, in one buffer, made with the first, that is used again and again."""
 
     def __init__(self, size: int = AHEAD) -> None:
-        self._view = memoryview(bytearray(size))
+        self._size = size
+        self._view = memoryview(b"")
         self._start = self._end = 0
 
     def __len__(self) -> int:
@@ -39,6 +40,8 @@ class Inflow:
 
     def room(self) -> memoryview:
         """Where the next bytes may go; never empty after everything was taken that one PDU head needs."""
+        if not self._view:
+            self._view = memoryview(bytearray(self._size))
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == len(self._view):
@@ -74,7 +77,7 @@ class GuardedSocket(AssociationSocket):  # type: ignore[misc]
     @property
     def ready(self) -> bool:
         """Whether there is something to read, waited for up to poll_s: pynetdicom's own poll sleeps through it."""
-        return bool(self.inflow) or self.comes_within(self.poll_s)
+        return bool(self.inflow and self._is_connected) or self.comes_within(self.poll_s)
 
     def comes_within(self, seconds: float) -> bool:
         """Whether something comes, or is read by TLS already, in that time."""
