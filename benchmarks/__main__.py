@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, index, ingest, query, store
+from benchmarks import dimse, index, ingest, query, steps, store
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
     "ingest": ingest.run,
     "store": store.run,
+    "steps": steps.run,
     "query": query.run,
     "index": index.run,
     "dimse": dimse.run,

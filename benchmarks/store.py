@@ -182,7 +182,7 @@ def _measured(
     sent = count * (repeat + 1)
     for name, receiver in receivers.items():
         came = kept(receiver.folder, size) - before[name]
-        if came != sent and name not in row.remarks:
+        if came < sent and name not in row.remarks:
             row.remarks[name] = f"{sent - came} of {sent} lost"
     return row
 
