@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench bench-dimse bench-web peers ohif pictures models fuzz clean
+.PHONY: install demo test check format bench bench-dimse bench-store bench-web peers ohif pictures models fuzz clean
 
 install: $(STAMP)
 
@@ -45,6 +45,10 @@ bench-dimse: install
 # Questions from a viewer, pages, pictures and DICOMweb, against Orthanc with its plugin where that is installed.
 bench-web: install
 	$(BIN)/python -m benchmarks web
+
+# C-STORE against Orthanc, DCMTK's storescp and dcmqrscp, and pynetdicom's storescp, as far as they are installed.
+bench-store: install
+	$(BIN)/python -m benchmarks store
 
 # What npm installs is for tests alone; without it they are skipped.
 peers:

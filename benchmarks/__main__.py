@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, query, sizing, store, web
+from benchmarks import dimse, documents, index, ingest, query, sizing, steps, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
     "ingest": ingest.run,
     "store": store.run,
+    "steps": steps.run,
     "query": query.run,
     "index": index.run,
     "sizing": sizing.run,
@@ -64,8 +65,8 @@ def _run(name: str, arguments: argparse.Namespace) -> Table:
 
 
 def _work(name: str, arguments: argparse.Namespace) -> Callable[[int], Any]:
-    if name == "dimse":
-        return partial(dimse.run, quick=arguments.quick)
+    if name in ("dimse", "store"):
+        return partial(ALL[name], quick=arguments.quick)
     if name == "web":
         return partial(web.run, quick=arguments.quick, given=arguments.films)
     return ALL[name]

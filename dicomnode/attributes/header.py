@@ -4,6 +4,7 @@ Tolerant of everything but the three UIDs that make an instance: a value that ca
 """
 
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -87,6 +88,11 @@ def read_header(header: bytes) -> Dataset:
     return read_dataset(BytesIO(header), is_implicit_VR=False, is_little_endian=True)
 
 
+@cache  # some forty keywords, for each instance
+def _tag(keyword: str) -> BaseTag:
+    return Tag(tag_for_keyword(keyword) or 0)
+
+
 class _Fields:
     """Reads columns from a data set by keyword."""
 
@@ -95,7 +101,7 @@ class _Fields:
         self._charset = charset_of(dataset)
 
     def text(self, keyword: str) -> str | None:
-        value = first(self._dataset, Tag(tag_for_keyword(keyword) or 0), self._charset)
+        value = first(self._dataset, _tag(keyword), self._charset)
         return value[:MAXIMUM_TEXT] if value else None
 
     def whole(self, keyword: str) -> int | None:
@@ -107,7 +113,7 @@ class _Fields:
         value = self.text(keyword)
         if value is None:
             raise InvalidInstance(f"{keyword} is missing")
-        if not is_uid(value) or len(texts(self._dataset, Tag(tag_for_keyword(keyword) or 0), self._charset)) != 1:
+        if not is_uid(value) or len(texts(self._dataset, _tag(keyword), self._charset)) != 1:
             raise InvalidInstance(f"{keyword} is not a UID")
         return value
 

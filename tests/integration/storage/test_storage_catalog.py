@@ -1,6 +1,7 @@
 """Instances in, rows out: duplicates, matching, order, counts; on every database."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import event
@@ -151,6 +152,35 @@ def test_many_share_one_commit(store: Store) -> None:
     assert [added.outcome for added in store.catalog.add_all(arrivals)] == ["new"] * 3
     again = store.catalog.add_all([arrivals[0], (new_instance(9), KeptFile("files/9", "", 0))])
     assert [added.outcome for added in again] == ["identical", "new"]
+
+
+def test_one_commit_may_hold_an_instance_and_its_second_version(store: Store) -> None:
+    """What was read for all of them at once is not believed of the second."""
+    live = store.generations.ensure_live(MODEL)
+    names = [store.root / "files" / f"{number}" for number in range(3)]
+    for name in names:
+        name.write_bytes(b"")
+    first, second, third = (KeptFile(f"files/{number}", f"{number}", 0) for number in range(3))
+    done = store.catalog.add_all(
+        [(new_instance(0), first), (new_instance(0), second), (new_instance(1), third)], "replace"
+    )
+    assert [added.outcome for added in done] == ["new", "replaced", "new"]
+    row = store.catalog.instance(new_instance(0).sop_instance_uid)
+    assert (row.id, row.path) == (done[0].instance_id, second.path)
+    assert [name.exists() for name in names] == [False, True, True]
+    counts = store.jobs.counts(live.id)
+    assert (counts.instances, counts.queued) == (2, 2)
+
+
+def test_what_one_instance_fills_in_the_next_of_its_commit_sees(store: Store) -> None:
+    sparse = replace(new_instance(0), study=replace(new_instance(0).study, study_date=None, study_time=None))
+    fuller = replace(new_instance(1), study=replace(new_instance(1).study, study_time=None))
+    files = [KeptFile(f"files/{number}", "", 0) for number in range(3)]
+    full = replace(new_instance(2), series=fuller.series, study=new_instance(1).study, patient=fuller.patient)
+    store.catalog.add_all(list(zip((sparse, fuller, full), files, strict=True)))
+    (study,) = store.catalog.find("STUDY", wanted=("study_date", "study_time", "number_of_study_related_instances"))
+    assert (study["study_date"], study["study_time"]) == (fuller.study.study_date, full.study.study_time)
+    assert study["number_of_study_related_instances"] == 3
 
 
 def test_nothing_is_there_when_the_database_refuses(store: Store) -> None:

@@ -11,7 +11,7 @@ from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
 from dicomnode.dimse import wire
-from dicomnode.dimse.wire import Command, Element, StoreResponse, Writer
+from dicomnode.dimse.wire import Command, Element, StoreRequest, StoreResponse, Writer
 from dicomnode.errors import PeerError
 
 FIELDS = [
@@ -31,6 +31,62 @@ def test_a_command_set_is_what_pynetdicom_reads():
     assert (read.Status, read.CommandField, read.MessageIDBeingRespondedTo) == (0xB007, 0x8001, 7)
     assert (read.AffectedSOPInstanceUID, read.ErrorComment) == ("1.2.3", "odd")
     assert [element.tag for element in read] == sorted(element.tag for element in read)
+
+
+REQUEST = [
+    (Element.AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2"),
+    (Element.COMMAND_FIELD, Command.C_STORE),
+    (Element.MESSAGE_ID, 7),
+    (Element.PRIORITY, 0),
+    (Element.COMMAND_DATA_SET_TYPE, wire.DATA_SET),
+    (Element.AFFECTED_SOP_INSTANCE_UID, "1.2.3"),
+]
+
+
+def test_a_store_request_is_read_without_pynetdicom():
+    found = StoreRequest.read(5, wire.command_set(REQUEST))
+    assert found == StoreRequest(5, 7, "1.2.840.10008.5.1.4.1.1.2", "1.2.3", has_data=True)
+
+
+@pytest.mark.parametrize("missing", range(len(REQUEST)))
+def test_a_store_request_that_lacks_something_is_none(missing):
+    fields = [field for number, field in enumerate(REQUEST) if number != missing]
+    assert StoreRequest.read(5, wire.command_set(fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("element", "value"),
+    [
+        (Element.COMMAND_FIELD, Command.C_FIND),
+        (Element.COMMAND_FIELD, Command.C_STORE | wire.RESPONSE),
+        (Element.AFFECTED_SOP_INSTANCE_UID, ""),
+        (Element.AFFECTED_SOP_INSTANCE_UID, "1." * 33),
+        (Element.MESSAGE_ID, "1.2.3"),
+    ],
+)
+def test_what_is_no_store_request_is_left_to_others(element, value):
+    fields = dict(REQUEST) | {element: value}
+    assert StoreRequest.read(5, wire.command_set(fields.items())) is None
+
+
+def test_a_command_set_that_is_cut_is_no_store_request():
+    whole = wire.command_set(REQUEST)
+    assert all(StoreRequest.read(5, whole[:cut]) is None for cut in range(len(whole)))
+
+
+@pytest.mark.parametrize("maximum", [0, 128, 16384])
+def test_the_response_to_a_store_is_what_pynetdicom_reads(maximum):
+    request = StoreRequest(5, 7, "1.2.840.10008.5.1.4.1.1.2", "1.2.3", has_data=True)
+    stream, values = BytesIO(request.response(0xC000, "odd", maximum)), []
+    while head := stream.read(6):
+        pdu = P_DATA_TF()
+        pdu.decode(head + stream.read(struct.unpack(">L", head[2:])[0]))
+        assert not maximum or pdu.pdu_length <= maximum
+        values += [value for item in pdu.presentation_data_value_items for value in [item.presentation_data_value]]
+    assert [value[0] & 2 for value in values] == [0] * (len(values) - 1) + [2]
+    read = decode(BytesIO(b"".join(value[1:] for value in values)), True, True)
+    assert (read.CommandField, read.Status, read.ErrorComment) == (0x8001, 0xC000, "odd")
+    assert (read.MessageIDBeingRespondedTo, read.AffectedSOPInstanceUID) == (7, "1.2.3")
 
 
 def test_a_store_response_is_read_without_pynetdicom():

@@ -1,5 +1,6 @@
 """What the receiver reads of a file: the same as a whole reading for what it keeps, and bounded."""
 
+import struct
 import zlib
 from contextlib import suppress
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from dicomnode.attributes import part10
 from dicomnode.attributes.header import new_instance, read_header
 from dicomnode.dimse import client
 from dicomnode.errors import DecodeError, InvalidInstance
@@ -90,3 +92,31 @@ def test_a_document_is_read_whole_or_refused(tmp_path):
         headers.document(file_of(tmp_path, instance("1.2.3", wide(200_000))))
     with pytest.raises(DecodeError, match="over"):
         headers.document(file_of(tmp_path, instance("1.2.3", element(0x00420011, b"OB", bytes(17 << 20)))))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_the_header_of_a_file_that_is_arriving_is_that_of_the_whole(tmp_path, share):
+    path = file_of(tmp_path, instance("1.2.3", wide(20), element(0x7FE00010, b"OW", bytes(50_000))))
+    whole, size = path.read_bytes(), path.stat().st_size
+    expected = headers.header(path)
+    path.write_bytes(whole[: int(size * share)])
+    found = headers.begun(path, head_of(whole))
+    assert (found.header, found.least) == (expected, size)
+
+
+def test_a_header_is_not_told_before_its_end(tmp_path):
+    """Cut before the pixels, or without any, or in an encoding that has to be whole."""
+    data_set = instance("1.2.3", wide(200))
+    path = file_of(tmp_path, data_set + PIXELS)
+    whole = path.read_bytes()
+    for cut in range(head_of(whole).size, len(whole) - len(PIXELS), 97):
+        path.write_bytes(whole[:cut])
+        assert headers.begun(path, head_of(whole)) is None
+    assert headers.begun(file_of(tmp_path, data_set), head_of(whole)) is None
+    deflated = replace(head_of(whole), transfer_syntax_uid=DeflatedExplicitVRLittleEndian)
+    assert headers.begun(file_of(tmp_path, data_set + PIXELS), deflated) is None
+
+
+def head_of(file: bytes) -> part10.Head:
+    (meta,) = struct.unpack_from("<L", file, 140)
+    return part10.Head("1.2", "1.2.3", ExplicitVRLittleEndian, 144 + meta)
