@@ -1,7 +1,8 @@
 """Bytes as they arrive in, complete and synced files out: one for each instance, named by hashes.
 
-root/scratch/ holds what is arriving, root/files/ab/cd/<sha256 of UID>.<content>.<token>.dcm what is kept. The token
-makes every name new, so that nothing is ever renamed over a file that a row points to.
+root/scratch/ holds what is arriving, root/files/ab/<sha256 of UID>.<content>.<token>.dcm what is kept. The token
+makes every name new, so that nothing is ever renamed over a file that a row points to. There are 256 folders, no more: a
+new one is a second and a third folder to sync. (Archives of earlier versions have files a level deeper, which stay.)
 """
 
 import fcntl
@@ -99,7 +100,7 @@ class Files:
         StorageFull, FileError: the scratch file is still there and still good to discard.
         """
         name = hashlib.sha256(uid.encode()).hexdigest()
-        folder = self._kept / name[:2] / name[2:4]
+        folder = self._kept / name[:2]
         final = folder / f"{name}.{scratch.sha256[:16]}.{self._token()}.dcm"
         with reported("keeping a file"):
             # New folders first: a journal takes them along with the file, and syncing them then costs little.
@@ -143,7 +144,7 @@ class Files:
 
     def under(self, prefix: str) -> set[str]:
         """The relative paths of the files there are below a prefix."""
-        found = (path for path in (self.root / prefix).glob("*/*") if path.is_file())
+        found = (path for path in (self.root / prefix).rglob("*") if path.is_file())
         return {str(path.relative_to(self.root)) for path in found}
 
     def changed(self, relative: str) -> float:

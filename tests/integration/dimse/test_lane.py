@@ -204,7 +204,7 @@ def test_killed_behind_each_step(tmp_path, die_at):
     with Store.open(root) as store:
         store.sweep(age_s=0.0)  # as a node does when it starts
         row = store.catalog.instance(uid)
-        files = [*root.glob("files/*/*/*"), *root.glob("scratch/*")]
+        files = [*root.glob("files/*/*"), *root.glob("scratch/*")]
         assert (row is not None) == (die_at in {steps.COMMITTED, steps.ANSWERED}) == bool(files)
         assert row is not None or not is_told
         assert store.check() == []

@@ -43,7 +43,7 @@ def test_kept_under_a_name_of_hashes(files: Files, tmp_path: Path) -> None:
         assert scratch.size == 6
         kept = files.keep(scratch, UID)
     name, content = hashlib.sha256(UID.encode()).hexdigest(), hashlib.sha256(b"abcdef").hexdigest()
-    assert kept.path == f"files/{name[:2]}/{name[2:4]}/{name}.{content[:16]}.0001.dcm"
+    assert kept.path == f"files/{name[:2]}/{name}.{content[:16]}.0001.dcm"
     assert (kept.sha256, kept.size) == (content, 6)
     assert files.path(kept.path).read_bytes() == b"abcdef"
     assert files.digest(kept.path) == kept
@@ -84,10 +84,20 @@ def test_synced_in_order(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "rename", lambda path, to: steps.append("rename") or rename(path, to))
     keep(files, UID, b"x")
     name = hashlib.sha256(UID.encode()).hexdigest()
-    assert steps == ["0000", "rename", name[2:4], name[:2], "files"]
+    assert steps == ["0000", "rename", name[:2], "files"]
     steps.clear()
     keep(files, UID, b"y")
-    assert steps == ["0002", "rename", name[2:4]]
+    assert steps == ["0002", "rename", name[:2]]
+
+
+def test_files_of_earlier_versions_a_level_deeper_are_found_and_swept(files: Files) -> None:
+    old = files.path("files/ab/cd/old.dcm")
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x")
+    assert files.under("files/ab/") == {"files/ab/cd/old.dcm"}
+    assert files.sweep(lambda prefix: {"files/ab/cd/old.dcm"}, time.time() + 10) == 0
+    assert files.sweep(lambda prefix: set(), time.time() + 10) == 1
+    assert not old.exists()
 
 
 @pytest.mark.parametrize(
