@@ -277,9 +277,9 @@ def _replay(connection: Connection, partition: Partition, counter: int) -> None:
     """Apply what happened since the partition's watermark. Both reads are of one state of the database."""
     gone = sql.removed(connection, partition.key, partition.watermark, counter)
     nothing = np.empty(0, np.int64)
-    partition.apply(gone, nothing, np.empty((0, partition.exact.dim), np.float32), np.empty((0, 2), np.int64))
-    for ids, vectors, labels in sql.added(connection, partition.key, partition.watermark, counter):
-        partition.apply(nothing, ids, units(vectors), labels)
+    partition.apply(gone, nothing, np.empty((0, partition.exact.dim), np.float16), np.empty((0, 2), np.int64))
+    for ids, stored, labels in sql.added(connection, partition.key, partition.watermark, counter):
+        partition.apply(nothing, ids, stored, labels)
     partition.watermark = counter
 
 
@@ -290,7 +290,7 @@ def _difference(connection: Connection, partition: Partition) -> str:
         rows = slice(start, start + len(ids))
         if not (np.array_equal(view.ids[rows], ids) and np.array_equal(view.labels[rows], labels)):
             return "other regions"
-        if not np.array_equal(view.vectors[rows], units(vectors)):
+        if not np.array_equal(view.stored.take(np.arange(rows.start, rows.stop)), vectors):
             return "other vectors"
         start = rows.stop
     return "" if start == len(view.ids) else f"{len(view.ids)} regions instead of {start}"
