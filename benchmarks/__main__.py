@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, index, ingest, query, store
+from benchmarks import dimse, index, ingest, query, scale, store
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -18,7 +18,9 @@ ALL: dict[str, Callable[[int], Any]] = {
     "query": query.run,
     "index": index.run,
     "dimse": dimse.run,
+    "scale": scale.run,
 }
+LONG = {"scale"}  # only when named: half an hour, and gigabytes
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
     machine = {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     results: dict[str, Any] = {"machine": machine}
     tables: dict[str, Table] = {}
-    for name in arguments.names or ALL:
+    for name in arguments.names or [name for name in ALL if name not in LONG]:
         tables[name] = _run(name, arguments)
         results[name] = tables[name].values
         tables[name].show(name)
@@ -41,6 +43,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(ALL)}")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measurement (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="two runs of each, and less of what takes long")
+    parser.add_argument("--regions", type=int, metavar="N", help="scale: the largest archive")
+    parser.add_argument("--films", type=Path, metavar="DIR", help="scale: films to start from, instead of drawn ones")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="scale: a picture of how everything grows (PNG)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH", help="the values")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="the tables as Markdown")
     arguments = parser.parse_args()
@@ -51,7 +56,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(name: str, arguments: argparse.Namespace) -> Table:
-    work = partial(dimse.run, quick=arguments.quick) if name == "dimse" else ALL[name]
+    options: dict[str, dict[str, Any]] = {
+        "dimse": {"quick": arguments.quick},
+        "scale": {
+            "quick": arguments.quick,
+            "regions": arguments.regions,
+            "source": arguments.films,
+            "plot": arguments.plot,
+        },
+    }
+    work = partial(ALL[name], **options.get(name, {}))
     found = work(2 if arguments.quick else arguments.repeat)
     return found if isinstance(found, Table) else Table.of(found)
 

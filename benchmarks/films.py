@@ -10,7 +10,7 @@ COUNT = 24
 
 
 @cache
-def drawn() -> tuple[Path, ...]:
+def drawn(count: int = COUNT) -> tuple[Path, ...]:
     """DX files of 512 x 512, drawn once a run."""
     folder = Path(mkdtemp(prefix="bench-films-"))
-    return tuple(films.drawn(folder, COUNT, lambda *_: None))
+    return tuple(films.drawn(folder, count, lambda *_: None))

@@ -42,11 +42,12 @@ def centre(rows: int, vectors: Callable[[slice], Vectors]) -> NDArray[np.float32
 
 def coded(vectors: Vectors, around: NDArray[np.float32]) -> Coded:
     """(n, dim) float32, unit norm -> its codes around a centre. The centre itself has codes of zero."""
-    differences = vectors - around
+    differences: Vectors = vectors - around
     scales = np.abs(differences).max(axis=1, initial=np.finfo(np.float32).tiny) / np.float32(LARGEST)
     codes = np.rint(differences / scales[:, None]).astype(np.int8)
     said = codes * scales[:, None]
-    return Coded(codes, scales, differences @ around, _lengths(differences - said), _lengths(said))
+    offsets: Scores = differences @ around
+    return Coded(codes, scales, offsets, _lengths(differences - said), _lengths(said))
 
 
 def pieces(rows: int) -> list[slice]:
@@ -55,7 +56,8 @@ def pieces(rows: int) -> list[slice]:
 
 
 def _lengths(rows: Vectors) -> Scores:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    found: Scores = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return found
 
 
 class Probe:
@@ -64,8 +66,8 @@ class Probe:
     def __init__(self, vector: NDArray[np.float32], around: NDArray[np.float32]) -> None:
         own = coded(vector[None], around)
         self._codes, self._scale, self._rest = own.codes, own.scales[0], own.rests[0]
-        self._length = np.linalg.norm(vector - around)
-        self._base = vector @ around
+        self._length = np.float32(np.linalg.norm(vector - around))
+        self._base = np.float32(vector @ around)
 
     def products(self, codes: Codes) -> Scores:
         """Codes by codes: (n, dim), n >= 1 -> (n,), whole numbers."""
@@ -76,8 +78,10 @@ class Probe:
 
     def scores(self, products: Scores, scales: Scores, offsets: Scores) -> Scores:
         """What the cosine is about: (n,)."""
-        return products * (scales * self._scale) + (offsets + self._base)
+        about: Scores = products * (scales * self._scale) + (offsets + self._base)
+        return about
 
     def margins(self, rests: Scores, lengths: Scores) -> Scores:
         """By how much the cosine may be less or more than `scores` says: (n,)."""
-        return rests * self._length + lengths * self._rest + np.float32(ROUNDING)
+        margins: Scores = rests * self._length + lengths * self._rest + np.float32(ROUNDING)
+        return margins

@@ -102,6 +102,8 @@ class Growing:
 class ExactIndex:
     """A VectorIndex whose answers are complete, and which can filter by labels kept beside each vector."""
 
+    view: View
+
     def __init__(self, dim: int, labels: int = 0) -> None:
         self.dim = dim
         self._writing = threading.Lock()
@@ -128,10 +130,11 @@ class ExactIndex:
             self._publish(_together(old, ids, stored, labels))
             return
         new = _coded(ids, stored, labels, old.centre)
-        narrow = {name: self._growing[name].add(n, getattr(new, name)) for name in NARROW}
-        wide = {name: self._growing[name].add(tail, getattr(new, name).base) for name in WIDE}
-        bases = {name: getattr(old, name).base for name in WIDE}
-        self.view = View(old.centre, **narrow, **{name: Wide(bases[name], wide[name]) for name in WIDE})
+        seen: dict[str, Any] = {name: self._growing[name].add(n, getattr(new, name)) for name in NARROW}
+        for name in WIDE:
+            base, more = getattr(old, name).base, getattr(new, name).base
+            seen[name] = Wide(base, self._growing[name].add(tail, more))
+        self.view = View(old.centre, **seen)
 
     def _publish(self, content: View) -> None:
         """Take these rows; their wide parts have no tail yet."""
@@ -152,11 +155,12 @@ class ExactIndex:
         if vector.shape != (self.dim,):
             raise VectorError(f"a query of shape {vector.shape} for an index of dimension {self.dim}")
         view = self.view
-        rows = np.arange(len(view.ids)) if keep is None else np.flatnonzero(keep(view.labels))
         if k < 1:
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        kept = np.ones(len(view.ids), np.bool_) if keep is None else keep(view.labels)
+        rows = np.flatnonzero(kept)
         if len(rows) > max(k, FEW):
-            rows = rows[_possible(view, Probe(vector, view.centre), rows, k)]
+            rows = _possible(view, Probe(vector, view.centre), kept, k)
         scores = view.scores(rows, vector)
         best = nearest(scores, k)
         return ranked(view.ids[rows[best]], scores[best])
@@ -185,16 +189,13 @@ WIDE = ("codes", "stored")  # kept in two parts
 assert {"centre", *NARROW, *WIDE} == {field.name for field in fields(View)}
 
 
-def _possible(view: View, probe: Probe, rows: NDArray[np.intp], k: int) -> NDArray[np.intp]:
-    """Positions in `rows` of all that can be among the k best or within MARGIN of them, by their codes."""
+def _possible(view: View, probe: Probe, kept: NDArray[np.bool_], k: int) -> NDArray[np.intp]:
+    """Of more than k kept rows all that can be among their k best or within MARGIN of those, by their codes."""
     products = np.concatenate([probe.products(part) for part in view.codes.parts() if len(part)])
-    narrow = (products, *(getattr(view, name) for name in CODED))
-    everything = len(rows) == len(view.ids)
-    found, scales, offsets, rests, lengths = narrow if everything else (each[rows] for each in narrow)
-    scores, margins = probe.scores(found, scales, offsets), probe.margins(rests, lengths)
-    at_least = scores - margins
-    worst = np.partition(at_least, len(rows) - k)[len(rows) - k]
-    return np.flatnonzero(scores + margins >= worst - np.float32(MARGIN))
+    scores, margins = probe.scores(products, view.scales, view.offsets), probe.margins(view.rests, view.lengths)
+    at_least = np.where(kept, scores - margins, np.float32(-np.inf))
+    worst = np.partition(at_least, len(kept) - k)[len(kept) - k]
+    return np.flatnonzero(kept & (scores + margins >= worst - np.float32(MARGIN)))
 
 
 def _coded(ids: Ids, stored: Stored, labels: Labels, around: NDArray[np.float32] | None = None) -> View:
@@ -220,8 +221,8 @@ def _whole(rows: NDArray[Any]) -> Wide:
 
 
 def _taken(view: View, rows: NDArray[np.intp]) -> View:
-    narrow = {name: getattr(view, name)[rows] for name in NARROW}
-    return View(view.centre, **narrow, **{name: _whole(getattr(view, name).take(rows)) for name in WIDE})
+    taken: dict[str, Any] = {name: getattr(view, name)[rows] for name in NARROW}
+    return View(view.centre, **taken | {name: _whole(getattr(view, name).take(rows)) for name in WIDE})
 
 
 def _arrays(view: View) -> Iterator[NDArray[Any]]:
@@ -251,12 +252,12 @@ def _read(content: mmap.mmap, size: int, dim: int, labels: int) -> View:
     sizes = {name: counts[name] * np.dtype(kind).itemsize for name, (kind, _) in layout.items()}
     if rows < 0 or size != HEADER.itemsize + sum(sizes.values()):
         raise SnapshotDamaged(f"index file: {size} bytes do not hold {rows} rows")
-    found, at = {}, HEADER.itemsize
+    found: dict[str, Any] = {}
+    at = HEADER.itemsize
     for name, (kind, shape) in layout.items():
         found[name] = np.frombuffer(content, kind, counts[name], at).reshape(shape)
         at += sizes[name]
-    narrow = {name: found[name] for name in ("centre", *NARROW)}
-    return View(**narrow, **{name: _whole(found[name]) for name in WIDE})
+    return View(**found | {name: _whole(found[name]) for name in WIDE})
 
 
 def checksum(path: Path) -> str:

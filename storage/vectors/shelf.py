@@ -8,6 +8,7 @@ Every plan's candidates are scored again from SQL's rows (scoring.py), so the pl
 
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from storage.vectors.partition import Filter, Key, Partition
 from storage.vectors.scoring import cosines, unit, units
 from storage.vectors.snapshot import Snapshots, origin
 
-EXACT_LIMIT = 50_000  # vectors of an anatomy that are scanned; above, a graph is built
+EXACT_LIMIT = 500_000  # vectors of an anatomy that are scanned; above, a graph is built
+LOADERS = 4  # partitions loaded at once
 GATHER_LIMIT = 512  # allowed instances whose rows are read from SQL instead of filtered in memory
 ATTEMPTS = 5  # searches again when candidates vanish from SQL between search and scoring
 
@@ -33,7 +35,8 @@ ATTEMPTS = 5  # searches again when candidates vanish from SQL between search an
 class Shelf:
     """All partitions of one process. Safe for threads; searches wait for nobody but a partition's first load.
 
-    Memory bound: 4 x dim + 24 bytes for each vector of a loaded partition, as much again where there is a graph.
+    Memory bound: 3 x dim + 40 bytes for each vector of a loaded partition, of which 2 x dim are pages of its file that
+    are hardly ever read; 4 x dim + 150 more where there is a graph.
     """
 
     def __init__(
@@ -202,6 +205,8 @@ class Shelf:
         model = self._generation(generation_id).model
         places, anatomies = range(len(model.projections)), range(len(model.regions))
         keys = [Key(generation_id, place, anatomy) for place in places for anatomy in anatomies]
+        with ThreadPoolExecutor(LOADERS, "index-loader") as pool:  # checksums and SQL leave Python to others
+            list(pool.map(lambda key: self.refresh([key]), keys))
         self.refresh(keys)
         return sum(len(self._partitions[key]) for key in keys)
 
