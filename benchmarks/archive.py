@@ -20,6 +20,7 @@ from storage.database import Database, advance
 from storage.schema import INSTANCE, JOB, PATIENT, REGION, SERIES, STUDY, VECTOR
 
 BATCH = 1_000  # images in a transaction
+NO_FILE = "none/"  # what the path of an added image begins with
 MODALITY = {"DX": b"\x08\x00\x60\x00CS\x02\x00DX", "CR": b"\x08\x00\x60\x00CS\x02\x00CR"}  # (0008,0060), explicit VR
 FIRST_DAY, DAYS = date(2014, 1, 1), 3_650
 NOISE = 0.5  # of the distance between two films' nearest vectors
@@ -51,11 +52,10 @@ class Films:
 
 
 def read(database: Database) -> Films:
-    """The indexed films of an archive whose live generation has one projection."""
+    """The films that an archive has received and indexed itself; its live generation has one projection."""
+    received = select(INSTANCE).where(INSTANCE.c.path.not_like(f"{NO_FILE}%")).order_by(INSTANCE.c.id)
     with database.reading() as connection:
-        films = [
-            _film(connection, row) for row in connection.execute(select(INSTANCE).order_by(INSTANCE.c.id)).mappings()
-        ]
+        films = [_film(connection, row) for row in connection.execute(received).mappings()]
     together: dict[int, list[NDArray[np.float32]]] = {}
     for film in films:
         for anatomy, vector in film.vectors.items():
@@ -158,7 +158,7 @@ def _named(rows: dict[str, dict[str, Any]], number: int, day: str, modality: str
     header = header.replace(study["study_date"].encode(), day.encode())
     header = header.replace(MODALITY[series["modality"]], MODALITY[modality])
     study["study_date"], series["modality"] = day, modality
-    instance["header"], instance["path"] = header, f"none/{number}"
+    instance["header"], instance["path"] = header, f"{NO_FILE}{number}"
     instance["sha256"] = hashlib.sha256(instance["sop_instance_uid"].encode()).hexdigest()
     study["last_received_at"] = instance["received_at"] = time.time()
     study["completed_at"] = study["last_received_at"]
