@@ -60,5 +60,6 @@ def _panel(axes: "Axes", label: str, sizes: Sizes, lines: Mapping[str, Sequence[
     for name, values in lines.items():
         axes.plot([size["regions"] for size in sizes], values, "o-", label=name)
     axes.set(xscale="log", yscale="log", xlabel="regions in the archive", ylabel=label)
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()

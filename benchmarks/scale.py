@@ -5,6 +5,7 @@ first answer, drawn ROIs over C-FIND alone and by eight clients at once, filters
 anatomy in other engines.
 """
 
+import os
 import shutil
 import statistics
 import tempfile
@@ -90,6 +91,7 @@ def run(
     plot: Path | None = None,
 ) -> Table:
     """All sizes up to `regions`. `source`: a folder of films to start from, instead of drawn ones."""
+    busy = os.getloadavg()[0]
     largest = regions or (QUICK if quick else SIZES)[-1]
     sizes = sorted({size for size in (QUICK if quick else SIZES) if size < largest} | {largest})
     with tempfile.TemporaryDirectory(prefix="bench-scale-") as scratch:
@@ -106,7 +108,7 @@ def run(
         database.close()
     if plot is not None:
         growth.draw([asdict(size) for size in measured], plot)
-    return _table(measured, len(begun.films))
+    return _table(measured, len(begun.films), (busy, os.getloadavg()[0]))
 
 
 def _first_films(root: Path, paths: Sequence[Path]) -> None:
@@ -350,7 +352,7 @@ ROWS: dict[str, Callable[[Size], str]] = {
 }
 
 
-def _table(sizes: Sequence[Size], count: int) -> Table:
+def _table(sizes: Sequence[Size], count: int, busy: tuple[float, float]) -> Table:
     columns = ("", *(f"{size.regions:,} regions" for size in sizes))
     told = [(name, *(tell(size) for size in sizes)) for name, tell in ROWS.items()]
     for name in sizes[0].engines:
@@ -364,5 +366,6 @@ def _table(sizes: Sequence[Size], count: int) -> Table:
         "One anatomy: a 29th of the regions, given to each engine alone, one thread, the same questions in turn.",
         "Drawn ROIs are asked over one open association, in turn with encoding and scanning alone.",
         "The eight clients run beside the node, on the same cores.",
+        f"Load average of the machine's {os.cpu_count()} cores: {busy[0]:.1f} at the start, {busy[1]:.1f} at the end.",
     )
     return Table(columns, tuple(told), notes, [asdict(size) for size in sizes])
