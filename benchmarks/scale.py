@@ -73,6 +73,8 @@ class Size:
     scan_ms: float  # numpy, of one anatomy
     first_ms: float  # ROI to first answer over C-FIND
     ratio: float
+    question_cpu_ms: float  # of a question in all processes of the node, all ten answers written
+    alone_cpu_ms: float  # of encoding and scanning alone
     p50_ms: float  # to the first answer, eight clients at once
     p99_ms: float
     search_ms: float  # in the process, SQL of the hits included
@@ -223,14 +225,20 @@ def _in_turn(
     stored: NDArray[np.float16],
     count: int,
 ) -> dict[str, float]:
-    """Median seconds of a question over the wire, of encoding its ROI alone, and of a scan of one anatomy by numpy."""
+    """Seconds of a question over the wire, of encoding its ROI alone, and of a scan of one anatomy by numpy.
+
+    Medians; and means of the processor time of the node, and of the two alone, which a busy machine does not stretch.
+    """
     config, vectors = _config(root), units(stored)
     taken: dict[str, list[float]] = {"first": [], "encode": [], "scan": []}
     with open_store(config) as store:
         live = store.generations.live()
         assert live is not None
         process = RoiProcess(RoiSettings(config.query.threads, config.ingest, config.log, root / live.model.path), 60.0)
+        (node,) = psutil.Process().children()
         process.start()
+        (own,) = (child for child in psutil.Process().children() if child.pid != node.pid)
+        before, scanned = (_cpu(node), _cpu(own)), 0.0
         for number in range(count):
             row = store.catalog.instance(uids[number % len(uids)])
             assert row is not None
@@ -238,19 +246,31 @@ def _in_turn(
             asked = RoiRequest(root / live.model.path, store.files.path(row.path), 1, (tuple(BOX),))
             start = time.perf_counter()
             vector = process.embed(asked).vectors["anatomy"][0]
-            between = time.perf_counter()
+            between, cpu = time.perf_counter(), time.process_time()
             np.argpartition(vectors @ vector, -K)
+            scanned += time.process_time() - cpu
             taken["scan"].append(time.perf_counter() - between)
             taken["encode"].append(between - start)
+        of_node, alone = _cpu(node) - before[0], _cpu(own) - before[1] + scanned
         process.stop()
-    return {name: statistics.median(values[2:]) for name, values in taken.items()}
+    medians = {name: statistics.median(values[2:]) for name, values in taken.items()}
+    return medians | {"question_cpu": of_node / count, "alone_cpu": alone / count}
 
 
 def _memory() -> tuple[int, int]:
     """PSS, bytes, of the node that this process started, and of it with its children."""
     (node,) = psutil.Process().children()
-    sizes = [process.memory_full_info().pss for process in (node, *node.children(recursive=True))]
+    sizes = [process.memory_full_info().pss for process in _tree(node)]
     return sizes[0], sum(sizes)
+
+
+def _tree(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Seconds of processor time that it and its children have taken."""
+    return sum(each.cpu_times().user + each.cpu_times().system for each in _tree(process))
 
 
 # --- within the process ------------------------------------------------------------------------------------------
@@ -340,6 +360,8 @@ ROWS: dict[str, Callable[[Size], str]] = {
     "exact scan of its anatomy (numpy), ms": lambda size: f"{size.scan_ms:.2f}",
     "drawn ROI to first answer, C-FIND, ms": lambda size: f"{size.first_ms:.1f}",
     "against encode + scan": lambda size: f"{size.ratio:.2f} x",
+    "processor time of the whole question, ms": lambda size: f"{size.question_cpu_ms:.1f}",
+    "processor time of encode + scan, ms": lambda size: f"{size.alone_cpu_ms:.1f}",
     "eight clients at once, p50, ms": lambda size: f"{size.p50_ms:.0f}",
     "eight clients at once, p99, ms": lambda size: f"{size.p99_ms:.0f}",
     "search in the process, ms": lambda size: f"{size.search_ms:.2f}",
