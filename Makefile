@@ -40,7 +40,7 @@ bench: install
 bench-dimse: install
 	$(BIN)/python -m benchmarks dimse
 
-# Starting, asking and keeping at 10 thousand to 3 million regions: half an hour, 5 GB of disk. REGIONS=100000 for less.
+# Starting, asking and keeping at 10 thousand to 3 million regions: long, gigabytes of disk. REGIONS=100000 for less.
 REGIONS ?= 3000000
 bench-scale: install
 	$(BIN)/python -m benchmarks scale --regions $(REGIONS) --markdown build/scale.md --plot build/growth.png

@@ -20,7 +20,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "dimse": dimse.run,
     "scale": scale.run,
 }
-LONG = {"scale"}  # only when named: half an hour, and gigabytes
+LONG = {"scale"}  # only when named: long, and gigabytes of disk
 
 
 def main() -> None:
