@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench bench-dimse bench-store bench-web peers ohif pictures models fuzz clean
+.PHONY: install demo test check format bench bench-dimse bench-scale bench-store bench-web peers ohif pictures models fuzz clean
 
 install: $(STAMP)
 
@@ -49,6 +49,11 @@ bench-web: install
 # C-STORE against Orthanc, DCMTK's storescp and dcmqrscp, and pynetdicom's storescp, as far as they are installed.
 bench-store: install
 	$(BIN)/python -m benchmarks store
+
+# Starting, asking and keeping at 10 thousand to 3 million regions: long, gigabytes of disk. REGIONS=100000 for less.
+REGIONS ?= 3000000
+bench-scale: install
+	$(BIN)/python -m benchmarks scale --regions $(REGIONS) --markdown build/scale.md --plot build/growth.png
 
 # What npm installs is for tests alone; without it they are skipped.
 peers:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, query, sizing, steps, store, web
+from benchmarks import dimse, documents, index, ingest, query, scale, sizing, steps, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -21,7 +21,9 @@ ALL: dict[str, Callable[[int], Any]] = {
     "sizing": sizing.run,
     "dimse": dimse.run,
     "web": web.run,
+    "scale": scale.run,
 }
+LONG = {"scale"}  # only when named: long, and gigabytes of disk
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     machine = {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     results: dict[str, Any] = {"machine": machine}
     tables: dict[str, Table] = {}
-    for name in arguments.names or ALL:
+    for name in arguments.names or [name for name in ALL if name not in LONG]:
         tables[name] = _run(name, arguments)
         results[name] = tables[name].values
         tables[name].show(name)
@@ -46,12 +48,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(ALL)}")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measurement (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="two runs of each, and less of what takes long")
+    parser.add_argument("--regions", type=int, metavar="N", help="scale: the largest archive")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="scale: a picture of how everything grows (PNG)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="PATH", help="the values")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="the tables as Markdown")
     parser.add_argument(
         "--into", type=Path, metavar="PATH", help="a document whose sections of the same names are filled"
     )
-    parser.add_argument("--films", type=Path, metavar="FOLDER", help="films to ask about instead of drawn ones (web)")
+    parser.add_argument("--films", type=Path, metavar="FOLDER", help="films instead of drawn ones (web, scale)")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(ALL)
     if unknown:
@@ -69,6 +73,14 @@ def _work(name: str, arguments: argparse.Namespace) -> Callable[[int], Any]:
         return partial(ALL[name], quick=arguments.quick)
     if name == "web":
         return partial(web.run, quick=arguments.quick, given=arguments.films)
+    if name == "scale":
+        return partial(
+            scale.run,
+            quick=arguments.quick,
+            regions=arguments.regions,
+            source=arguments.films,
+            plot=arguments.plot,
+        )
     return ALL[name]
 
 

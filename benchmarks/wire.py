@@ -163,10 +163,16 @@ class Association:
 
     def find(self, identifier: bytes) -> int:
         """C-FIND by an identifier in the context's syntax; how many answers came."""
+        return sum(1 for _ in self.answers(identifier))
+
+    def answers(self, identifier: bytes) -> Iterator[Message]:
+        """C-FIND: each answer as it comes."""
         self._request(FIND_RQ, identifier)
         for count, message in enumerate(self._connection.messages()):
             if message.status not in PENDING:
-                return _ended(message, count)
+                _ended(message, count)
+                return
+            yield message
         raise PeerFailed("released before the end")
 
     def get(self, identifier: bytes) -> int:

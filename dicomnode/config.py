@@ -227,7 +227,7 @@ class QuerySettings:
     default_matches: int = _setting(10, "hits returned when the query does not say how many")
     maximum_matches: int = _setting(1000, "hits returned at most, whatever the query says")
     maximum_answers: int = _setting(0, "plain C-FIND matches returned at most, then 0xA700; 0: all")
-    exact_below: int = _setting(50_000, "vectors of one anatomy up to which the scan is exact")
+    exact_below: int = _setting(500_000, "vectors of one anatomy up to which the scan is exact")
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
     local: bool = _setting(True, "rank an ROI much smaller than its region by the place that looks like it")

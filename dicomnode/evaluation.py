@@ -52,7 +52,7 @@ class _Asked:
 def evaluate(store: Store, most: int, report: Report, seed: int = BOOTSTRAP_SEED) -> Evaluation:
     """Everything about the live generation. DicomNodeError when there is none, or nothing is in it."""
     live = store.generations.live()
-    if live is None or not store.regions.first(live.id, 1):
+    if live is None or not store.regions.any(live.id):
         raise DicomNodeError("the archive has no indexed region yet")
     projection = leading(live.model.projections)
     images = store.regions.instances(live.id)

@@ -1,8 +1,8 @@
 """Bytes as they arrive in, complete and synced files out: one for each instance, named by hashes.
 
-root/scratch/ holds what is arriving, root/files/ab/<sha256 of UID>.<content>.<token>.dcm what is kept. The token
-makes every name new, so that nothing is ever renamed over a file that a row points to. There are 256 folders, no more: a
-new one is a second and a third folder to sync. (Archives of earlier versions have files a level deeper, which stay.)
+root/scratch/ holds what is arriving, root/files/ab/<sha256 of UID>.<content>.<token>.dcm what is kept. The token makes
+every name new, so that nothing is ever renamed over a file that a row points to. There are 256 folders, no more: a new
+one is a second folder to sync. (Archives of earlier versions have files a level deeper, which stay.)
 """
 
 import fcntl

@@ -30,6 +30,14 @@ _INSTANCE = (
     *(INSTANCE.c.frames, INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.size, INSTANCE.c.header),
 )
 INSTANCE_ROW = select(*_INSTANCE).select_from(joined(LEVELS))  # in the order of InstanceRow's fields
+_MORE = (STUDY.c.study_date, PATIENT.c.patient_name, PATIENT.c.patient_sex, PATIENT.c.patient_birth_date)
+_OWN = tuple(REGION.columns)
+_DETAILS = (  # made once: making it costs as much as running it
+    select(*_INSTANCE, *_MORE, *_OWN)
+    .select_from(joined(LEVELS).join(REGION))
+    .where(REGION.c.id.in_(bindparam("regions", expanding=True)))
+)
+_ANY = select(REGION.c.id).where(REGION.c.generation_id == bindparam("generation")).limit(1)
 
 
 class Regions:
@@ -63,17 +71,20 @@ class Regions:
 
     def details(self, region_ids: Sequence[int]) -> list[RegionDetails]:
         """What an answer says of each region, in the order asked; a region that is gone is left out."""
-        more = (STUDY.c.study_date, PATIENT.c.patient_name, PATIENT.c.patient_sex, PATIENT.c.patient_birth_date)
-        own = [column.label(f"region_{column.name}") for column in REGION.columns]
-        query = select(*_INSTANCE, *more, *own).select_from(joined(LEVELS).join(REGION))
         found: dict[int, RegionDetails] = {}
+        ends = len(_INSTANCE), len(_INSTANCE) + len(_MORE)
         with self._database.reading() as connection:
             for chunk in chunks(region_ids):
-                for row in connection.execute(query.where(REGION.c.id.in_(chunk))).mappings():
-                    region = _region({column.name: row[f"region_{column.name}"] for column in REGION.columns})
-                    instance = InstanceRow(**{column.name: row[column.name] for column in _INSTANCE})
-                    found[region.id] = RegionDetails(region, instance, **{c.name: row[c.name] for c in more})
+                for row in connection.execute(_DETAILS, {"regions": chunk}):
+                    more = dict(zip((column.name for column in _MORE), row[ends[0] : ends[1]], strict=True))
+                    region = _region(dict(zip((column.name for column in _OWN), row[ends[1] :], strict=True)))
+                    found[region.id] = RegionDetails(region, InstanceRow(*row[: ends[0]]), **more)
         return [found[region_id] for region_id in region_ids if region_id in found]
+
+    def any(self, generation_id: int) -> bool:
+        """Whether a generation has regions. Costs one row, however many there are."""
+        with self._database.reading() as connection:
+            return connection.execute(_ANY, {"generation": generation_id}).first() is not None
 
     def first(self, generation_id: int, limit: int) -> list[Region]:
         """The first regions of a generation in the order they were written; fewer where there are fewer."""

@@ -70,8 +70,9 @@ def reported(answer: Answer) -> Iterator[Reported]:
 
 def identifiers_of(hits: Iterable[Reported], asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
     """One Pending identifier for each hit, in order: IMAGE level, rank, score, matched ROI, warnings."""
+    image = identifiers.of_instances(catalog, asked, retrieve_ae)
     for hit in hits:
-        identifier = identifiers.of_instance(catalog, hit.instance.id, asked, retrieve_ae)
+        identifier = image(hit.instance.sop_instance_uid)
         private.write_response(
             identifier,
             private.ResponseKeys(

@@ -4,7 +4,7 @@ A Match is plain values. `dataset()` makes the pydicom Dataset of it; `encoded()
 Dataset would become, some ten times faster, for who writes to a socket.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -125,19 +125,22 @@ def _compared(catalog: Catalog, query: Query, responder: "_Responder") -> Iterat
                 yield match
 
 
-def of_instance(catalog: Catalog, instance_id: int, asked: Dataset, retrieve_ae: str) -> Dataset:
-    """The IMAGE level identifier of one instance, with the keys of `asked`; what they match is not compared again.
+def of_instances(catalog: Catalog, asked: Dataset, retrieve_ae: str) -> Callable[[str], Dataset]:
+    """SOP Instance UID -> the IMAGE level identifier of that instance, with the keys of `asked`; what they match is
+    not compared again.
 
-    Raises IdentifierError, and ImageNotStored when the instance is gone.
+    Raises IdentifierError; what is returned, ImageNotStored when the instance is gone.
     """
-    query = matching.parse(asked, Model.PATIENT_ROOT, relational=True)
-    instance = catalog.by_id(instance_id)
-    uid = instance.sop_instance_uid if instance else ""
-    responder = _Responder(catalog, query, retrieve_ae)
-    row = next(iter(catalog.find("IMAGE", [Equals("sop_instance_uid", uid)], wanted=responder.columns)), None)
-    if row is None:
-        raise ImageNotStored("image is no longer stored")
-    return responder.unchecked(row).dataset()
+    responder = _Responder(catalog, matching.parse(asked, Model.PATIENT_ROOT, relational=True), retrieve_ae)
+    wanted = responder.columns
+
+    def identifier(sop_instance_uid: str) -> Dataset:
+        row = next(iter(catalog.find("IMAGE", [Equals("sop_instance_uid", sop_instance_uid)], wanted=wanted)), None)
+        if row is None:
+            raise ImageNotStored("image is no longer stored")
+        return responder.unchecked(row).dataset()
+
+    return identifier
 
 
 class _Responder:

@@ -6,7 +6,7 @@ region), narrow by anatomy, keys and patient, plan and search, rank small ROIs l
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from encoder.local import Patch, patch
 from storage.errors import VectorError
-from storage.records import AnyOf, Generation, InstanceRow, Region, RegionDetails, SearchRequest
+from storage.records import AnyOf, Generation, InstanceRow, Region, RegionDetails, Scored, SearchRequest
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,15 @@ class _Asked:
 
 
 @dataclass(frozen=True, eq=False)
+class _Searched:
+    """A leg, what was asked of the index for it, and what that found, best first."""
+
+    leg: _Leg
+    request: SearchRequest
+    hits: tuple[Scored, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class _Found:
     """A hit without its rank."""
 
@@ -117,15 +126,16 @@ class RegionSearch:
         found: list[_Found] = []
         warnings: dict[str, None] = {ROI_IGNORED: None} if query.ignored else {}
         for each in asked:
-            found += _distinct([hit for leg in each.legs for hit in self._found(each, leg, query, generation)])
             warnings |= dict.fromkeys(each.warnings)
-            if all(self._unlike(each, leg, generation, query.projection) for leg in each.legs):
+            searched = [self._searched(each, leg, query, generation) for leg in each.legs]
+            found += _distinct([hit for one in searched for hit in self._found(each, one, query, generation)])
+            if all(self._unlike(each, one, generation) for one in searched):
                 warnings[UNLIKE_ARCHIVE] = None
         return Answer(_ranked(found, query.matches), tuple(warnings), generation)
 
     def _ready(self, projection: str) -> Generation:
         generation = self._store.generations.live()
-        if generation is None or not self._store.regions.first(generation.id, 1):
+        if generation is None or not self._store.regions.any(generation.id):
             raise NotReady("no index yet: no region is indexed")
         if projection not in generation.model.projections:
             raise IdentifierError("this model has no such Profile")
@@ -203,8 +213,8 @@ class RegionSearch:
             )
         )
 
-    def _found(self, asked: _Asked, leg: _Leg, query: RegionQuery, generation: Generation) -> list[_Found]:
-        """The leg's regions, in no order. The minimum score is one of the score that is reported."""
+    def _searched(self, asked: _Asked, leg: _Leg, query: RegionQuery, generation: Generation) -> _Searched:
+        """The leg's regions as they rank by their vectors. The minimum score is one of the score that is reported."""
         request = SearchRequest(
             generation=generation.id,
             projection=query.projection,
@@ -215,7 +225,12 @@ class RegionSearch:
             excluded_patient=asked.instance.patient_row_id if query.scope is PatientScope.OTHER else None,
             minimum_score=query.minimum_score if leg.patch is None else -1.0,
         )
-        scores = {hit.region_id: hit.score for hit in self._store.vectors.search(request).hits}
+        return _Searched(leg, request, self._store.vectors.search(request).hits)
+
+    def _found(self, asked: _Asked, searched: _Searched, query: RegionQuery, generation: Generation) -> list[_Found]:
+        """What the leg found, in no order."""
+        leg = searched.leg
+        scores = {hit.region_id: hit.score for hit in searched.hits}
         regions = self._store.regions.details(list(scores))
         if leg.patch is None:
             return [_whole(asked.roi, row, scores[row.region.id], unplaced=False) for row in regions]
@@ -236,31 +251,31 @@ class RegionSearch:
             return None
         return query.narrowing.instance_ids(self._store.catalog, tuple(conditions))
 
-    def _unlike(self, asked: _Asked, leg: _Leg, generation: Generation, projection: str) -> bool:
+    def _unlike(self, asked: _Asked, searched: _Searched, generation: Generation) -> bool:
         """Whether the ROI is farther from its nearest neighbours than regions of the archive are (MODELS.md 2).
 
         Of a small ROI the region around it is compared: its crop is no region, and as far from all as one can be.
         Thresholds are those of the first projection; of another nothing is known.
         """
-        if projection != generation.model.projections[0]:
+        if searched.request.projection != generation.model.projections[0]:
             return False
-        limits = [generation.model.thresholds.get(str(anatomy)) for anatomy in leg.anatomies]
+        limits = [generation.model.thresholds.get(str(anatomy)) for anatomy in searched.leg.anatomies]
         known = [float(limit) for limit in limits if limit is not None]
         if not known:
             return False
-        nearest = self._store.vectors.search(
-            SearchRequest(
-                generation=generation.id,
-                projection=projection,
-                anatomies=leg.anatomies,
-                vector=leg.vector,
-                k=NEIGHBOURS,
-                excluded_patient=asked.instance.patient_row_id,
-            )
-        ).hits
+        nearest = self._neighbours(asked, searched)
         if len(nearest) < NEIGHBOURS:
             return False  # too small an archive to be unlike
         return 1.0 - sum(hit.score for hit in nearest) / len(nearest) > max(known)
+
+    def _neighbours(self, asked: _Asked, searched: _Searched) -> tuple[Scored, ...]:
+        """The nearest of all other patients' regions: found already where the query narrowed nothing."""
+        patient, request = asked.instance.patient_row_id, searched.request
+        wide = request.allowed is None and request.minimum_score <= -1.0 and request.k >= NEIGHBOURS
+        if wide and request.excluded_patient == patient:
+            return searched.hits[:NEIGHBOURS]
+        everyone = replace(request, k=NEIGHBOURS, allowed=None, excluded_patient=patient, minimum_score=-1.0)
+        return self._store.vectors.search(everyone).hits
 
 
 def _whole(roi: SrRoi, row: RegionDetails, score: float, *, unplaced: bool) -> _Found:

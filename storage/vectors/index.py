@@ -13,7 +13,7 @@ Ids = NDArray[np.int64]  # (n,) region ids
 Vectors = NDArray[np.float32]  # (n, dim), unit norm
 Scores = NDArray[np.float32]  # (n,) inner products, -1..1
 
-MARGIN = 1e-4  # an index's float32 score is this near to the exact one, with room to spare
+MARGIN = 1e-5  # an index's float32 score is this near to the exact one, with room to spare
 
 
 class VectorIndex(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.records import Plan
-from storage.vectors.exact import ExactIndex, Labels, View
+from storage.vectors.exact import ExactIndex, Labels, Stored, View
 from storage.vectors.hnsw import HnswIndex
 from storage.vectors.index import Ids, Scores
 
@@ -18,6 +18,7 @@ INSTANCE, PATIENT = 0, 1  # columns of the exact index's labels
 OVER_FETCH = 2  # times k, and
 EXTRA = 32  # as many more, asked of a graph whose order is approximate
 MOST_BLOCKED = 512  # regions of the excluded patient that a graph is asked to skip
+PIECE = 8_192  # rows added to a graph at once: as many are held as float32
 STALE = 0.1  # masked share of a graph that is worth building it again
 
 
@@ -60,14 +61,14 @@ class Partition:
     def __len__(self) -> int:
         return len(self.exact)
 
-    def apply(self, removed: Ids, ids: Ids, vectors: NDArray[np.float32], labels: Labels) -> None:
+    def apply(self, removed: Ids, ids: Ids, stored: Stored, labels: Labels) -> None:
         """Take up what changed: ids that went, and new rows."""
         if len(removed):
             self.exact.remove(removed)
             if self.graph is not None:
                 self.graph.remove(removed)
         if len(ids):
-            self.exact.add(ids, vectors, labels)
+            self.exact.add(ids, stored, labels)
 
     def improve(self, exact_limit: int) -> bool:
         """Build the graph where it pays, or bring it up; whether anything was done. Takes long, blocks nobody."""
@@ -78,11 +79,14 @@ class Partition:
         graph = self.graph
         if graph is None or graph.masked > STALE * len(view.ids):
             graph = HnswIndex(self.exact.dim)
-        lacking = ~np.isin(view.ids, graph.ids())
-        graph.add(view.ids[lacking], view.vectors[lacking])
+        # Rows are added in the order of their ids: what it lacks is what is newer than all it has.
+        lacking = np.arange(np.searchsorted(view.ids, graph.newest, side="right"), len(view.ids))
+        for start in range(0, len(lacking), PIECE):
+            rows = lacking[start : start + PIECE]
+            graph.add(view.ids[rows], view.units(rows))
         # What was removed while this went on never reached the new graph: its rows are unknown to the view.
         self.graph = graph
-        return bool(lacking.any())
+        return len(lacking) > 0
 
     def search(self, vector: NDArray[np.float32], k: int, rows: Filter) -> tuple[Ids, Scores, Plan]:
         """At least the k best rows that `rows` lets through, or all there are; scores within MARGIN."""
@@ -110,10 +114,10 @@ class Partition:
         self, view: View, newest: int, vector: NDArray[np.float32], ids: Ids, scores: Scores
     ) -> tuple[Ids, Scores]:
         """The graph's candidates and every row that is newer than `newest`, each once."""
-        tail = slice(int(np.searchsorted(view.ids, newest, side="right")), None)
+        tail = np.arange(np.searchsorted(view.ids, newest, side="right"), len(view.ids))
         older = ids <= newest
         together = np.concatenate((ids[older], view.ids[tail]))
-        return together, np.concatenate((scores[older], view.vectors[tail] @ vector))
+        return together, np.concatenate((scores[older], view.scores(tail, vector)))
 
 
 def _located(view: View, ids: Ids) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:

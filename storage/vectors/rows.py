@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from storage.matching import LEVELS, joined
 from storage.regions import STORED, chunks
@@ -37,6 +37,9 @@ _EXTENT = select(func.count(), func.coalesce(func.sum(REGION.c.id), 0)).where(*_
 _STORED = select(
     REGION.c.id, REGION.c.anatomy, INSTANCE.c.sop_instance_uid, STUDY.c.patient_row_id, VECTOR.c.data
 ).select_from(joined(LEVELS).join(REGION).join(VECTOR))
+_OF_REGIONS = _STORED.where(
+    VECTOR.c.projection == bindparam("place"), REGION.c.id.in_(bindparam("regions", expanding=True))
+)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def extent(connection: Connection, key: Key, upto: int) -> tuple[int, int]:
 
 def stored(connection: Connection, place: int, region_ids: Iterable[int]) -> list[StoredRow]:
     """These regions, in no order; those that are gone are left out."""
-    query = _STORED.where(VECTOR.c.projection == place)
-    return [row for chunk in chunks(region_ids) for row in _rows(connection, query.where(REGION.c.id.in_(chunk)))]
+    values = ({"place": place, "regions": chunk} for chunk in chunks(region_ids))
+    return [row for chunk in values for row in _rows(connection.execute(_OF_REGIONS, chunk))]
 
 
 def gathered(
@@ -111,11 +114,10 @@ def gathered(
     )
     if excluded_patient is not None:
         query = query.where(STUDY.c.patient_row_id != excluded_patient)
-    return [
-        row for chunk in chunks(instances) for row in _rows(connection, query.where(REGION.c.instance_id.in_(chunk)))
-    ]
+    queries = (query.where(REGION.c.instance_id.in_(chunk)) for chunk in chunks(instances))
+    return [row for each in queries for row in _rows(connection.execute(each))]
 
 
-def _rows(connection: Connection, query: Select[int, int, str, int, bytes]) -> Iterator[StoredRow]:
-    for region_id, anatomy, uid, _, data in connection.execute(query):
+def _rows(result: Iterable[Row[int, int, str, int, bytes]]) -> Iterator[StoredRow]:
+    for region_id, anatomy, uid, _, data in result:
         yield StoredRow(region_id, anatomy, uid, data)

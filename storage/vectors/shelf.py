@@ -8,6 +8,7 @@ Every plan's candidates are scored again from SQL's rows (scoring.py), so the pl
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from storage.vectors.partition import Filter, Key, Partition
 from storage.vectors.scoring import cosines, unit, units
 from storage.vectors.snapshot import Snapshots, origin
 
-EXACT_LIMIT = 50_000  # vectors of an anatomy that are scanned; above, a graph is built
+EXACT_LIMIT = 500_000  # vectors of an anatomy that are scanned; above, a graph is built
+LOADERS = 4  # partitions loaded at once
 GATHER_LIMIT = 512  # allowed instances whose rows are read from SQL instead of filtered in memory
 ATTEMPTS = 5  # searches again when candidates vanish from SQL between search and scoring
 
@@ -48,7 +50,8 @@ class Damage:
 class Shelf:
     """All partitions of one process. Safe for threads; searches wait for nobody but a partition's first load.
 
-    Memory bound: 4 x dim + 24 bytes for each vector of a loaded partition, as much again where there is a graph.
+    Memory bound: 3 x dim + 40 bytes for each vector of a loaded partition, of which 2 x dim are pages of its file that
+    are hardly ever read; 4 x dim + 150 more where there is a graph.
     """
 
     def __init__(
@@ -217,6 +220,8 @@ class Shelf:
         model = self._generation(generation_id).model
         places, anatomies = range(len(model.projections)), range(len(model.regions))
         keys = [Key(generation_id, place, anatomy) for place in places for anatomy in anatomies]
+        with ThreadPoolExecutor(LOADERS, "index-loader") as pool:  # checksums and SQL leave Python to others
+            list(pool.map(lambda key: self.refresh([key]), keys))
         self.refresh(keys)
         return sum(len(self._partitions[key]) for key in keys)
 
@@ -326,9 +331,9 @@ def _replay(connection: Connection, partition: Partition, counter: int) -> None:
     """Apply what happened since the partition's watermark. Both reads are of one state of the database."""
     gone = sql.removed(connection, partition.key, partition.watermark, counter)
     nothing = np.empty(0, np.int64)
-    partition.apply(gone, nothing, np.empty((0, partition.exact.dim), np.float32), np.empty((0, 2), np.int64))
-    for ids, vectors, labels in sql.added(connection, partition.key, partition.watermark, counter):
-        partition.apply(nothing, ids, units(vectors), labels)
+    partition.apply(gone, nothing, np.empty((0, partition.exact.dim), np.float16), np.empty((0, 2), np.int64))
+    for ids, stored, labels in sql.added(connection, partition.key, partition.watermark, counter):
+        partition.apply(nothing, ids, stored, labels)
     partition.watermark = counter
 
 
@@ -339,7 +344,7 @@ def _difference(connection: Connection, partition: Partition) -> str:
         rows = slice(start, start + len(ids))
         if not (np.array_equal(view.ids[rows], ids) and np.array_equal(view.labels[rows], labels)):
             return "other regions"
-        if not np.array_equal(view.vectors[rows], units(vectors)):
+        if not np.array_equal(view.stored.take(np.arange(rows.start, rows.stop)), vectors):
             return "other vectors"
         start = rows.stop
     return "" if start == len(view.ids) else f"{len(view.ids)} regions instead of {start}"
