@@ -117,7 +117,7 @@ class Answer:
 class RawPeer:
     """One connection. Every wait ends: by bytes, by the end of the connection, or by the time-out."""
 
-    def __init__(self, port: int, timeout_s: float = 20.0, source: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, timeout_s: float = 60.0, source: str = "127.0.0.1") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s, (source, 0))
         self.received = b""  # everything the node said
 

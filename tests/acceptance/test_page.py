@@ -107,7 +107,7 @@ def tab(browser: Browser, url: str, *, script: bool = True) -> Iterator[Page]:
     """A page of a fresh browser; at its end it has asked nobody else and complained of nothing."""
     seen = Seen()
     context = browser.new_context(viewport=SIZE, base_url=url, java_script_enabled=script)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     page.on("request", lambda request: seen.hosts.add(urlsplit(request.url).netloc))
     page.on("console", lambda said: said.type in {"error", "warning"} and seen.complaints.append(said.text))

@@ -55,7 +55,8 @@ def test_a_serving_node_knows_nothing_of_it_from_then_on(tmp_path: Path) -> None
     paths = films.drawn(tmp_path, 3, lambda *_: None)
     uids = [uid for uid, _ in films.sop_instance_uids(paths)]
     root = tmp_path / "root"
-    with nodes.running_node(root, "--workers", "1") as node:
+    unhurried = {"DICOMNODE_STORAGE__STABLE_AGE_S": "3600"}  # no study is complete before the end, on any machine
+    with nodes.running_node(root, "--workers", "1", environment=unhurried) as node:
         assert all(sent.ok for sent in client.send(node.peer, paths))
         nodes.dicomnode("wait", "--root", root, "--timeout", "120")
         before = studies(node)

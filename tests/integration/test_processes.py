@@ -64,7 +64,7 @@ def test_a_killed_worker_is_replaced_and_its_film_is_indexed(tmp_path):
 
 @pytest.fixture
 def query_model():
-    process = RoiProcess(RoiSettings(1, IngestSettings(), LogSettings(), None), timeout_s=60.0)
+    process = RoiProcess(RoiSettings(1, IngestSettings(), LogSettings(), None), timeout_s=240.0)
     yield process
     process.stop()
 
