@@ -12,13 +12,16 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PACKAGE: Final = "@ohif/app@3.12.10"
 INTEGRITY: Final = "sha512-0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA=="
 FOLDER: Final = Path(__file__).resolve().parents[2] / "build" / "peers" / "ohif"
 PAGES: Final = FOLDER / "dist"
 _STAMP: Final = "integrity"  # in FOLDER: what it was made of
+_SAFELY: Final[dict[str, Any]] = (
+    {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+)  # Python 3.11.4 and later
 
 
 def is_there() -> bool:
@@ -50,7 +53,7 @@ def _unpack(archive: Path, into: Path) -> None:
     """Everything but source maps; the stamp last."""
     with tarfile.open(archive) as package:
         wanted = [member for member in package if not member.name.endswith(".map")]
-        package.extractall(into, wanted, filter="data")
+        package.extractall(into, wanted, **_SAFELY)
     (into / "package" / _STAMP).write_text(INTEGRITY)
 
 
