@@ -20,7 +20,7 @@ from storage.database import Database, advance
 from storage.schema import INSTANCE, JOB, PATIENT, REGION, SERIES, STUDY, VECTOR
 
 BATCH = 1_000  # images in a transaction
-NO_FILE = "none/"  # what the path of an added image begins with
+NO_FILE = "files/00/none."  # what the path of an added image begins with
 MODALITY = {"DX": b"\x08\x00\x60\x00CS\x02\x00DX", "CR": b"\x08\x00\x60\x00CS\x02\x00CR"}  # (0008,0060), explicit VR
 FIRST_DAY, DAYS = date(2014, 1, 1), 3_650
 NOISE = 0.5  # of the distance between two films' nearest vectors
