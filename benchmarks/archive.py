@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def grow(database: Database, films: Films, regions: int) -> None:
     images = -(-max(regions - have, 0) // len(films.anatomies))
     for start in range(0, images, BATCH):
         numbers = range(first + start, first + min(start + BATCH, images))
-        database.write(lambda connection, numbers=numbers: _write(connection, films, numbers))  # type: ignore[misc]
+        database.write(partial(_write, films=films, numbers=numbers))
 
 
 def _count(database: Database, table: Any) -> int:
