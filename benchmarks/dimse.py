@@ -6,7 +6,6 @@ is open before its measure begins; what is timed is a request until its final re
 
 import statistics
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,24 +94,15 @@ def _started(stack: ExitStack, folder: Path, sink: int) -> tuple[dict[str, Archi
 
 def _filled(archives: dict[str, Archive], files: Files) -> dict[str, str]:
     """C-STORE into all at once; why an archive could not be filled."""
-    failed: dict[str, str] = {}
 
-    def fill(name: str, archive: Archive) -> None:
-        try:
-            fitting = files.studies[-archive.most_studies :]
-            for called, paths in ((archive.studies, fitting), (archive.called, files.others)):
-                association = Association(archive.port, called, [STORE])
-                association.store(paths)
-                association.release()
-        except (PeerFailed, OSError) as error:
-            failed[name] = f"not filled: {error}"
+    def fill(archive: Archive) -> None:
+        fitting = files.studies[-archive.most_studies :]
+        for called, paths in ((archive.studies, fitting), (archive.called, files.others)):
+            association = Association(archive.port, called, [STORE])
+            association.store(paths)
+            association.release()
 
-    threads = [threading.Thread(target=fill, args=item) for item in archives.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failed
+    return peers.fill_all(archives, fill, PeerFailed, OSError)
 
 
 def _measures(count: int, sink: wire.Sink) -> Iterator[Measure]:

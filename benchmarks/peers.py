@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import objects
 from benchmarks.wire import CALLING, MAXIMUM_PDU
@@ -40,6 +42,20 @@ class Archive:
 
 
 Start = Callable[[Path, int], AbstractContextManager[Archive]]
+T = TypeVar("T")
+
+
+def fill_all(archives: Mapping[str, T], fill: Callable[[T], None], *foreseen: type[Exception]) -> dict[str, str]:
+    """Fill all at once; why one could not be filled, by its name. Raises what is not `foreseen`."""
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(max(len(archives), 1)) as pool:
+        filling = {name: pool.submit(fill, archive) for name, archive in archives.items()}
+        for name, one in filling.items():
+            try:
+                one.result()
+            except foreseen as error:
+                failed[name] = f"not filled: {error}"
+    return failed
 
 
 @contextmanager

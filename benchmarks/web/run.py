@@ -3,7 +3,6 @@
 import os
 import platform
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -76,20 +75,7 @@ def _beside_orthanc(
 
 def _filled(archives: dict[str, WebArchive], files: list[Path]) -> dict[str, str]:
     """STOW-RS into all at once; why an archive could not be filled."""
-    failed: dict[str, str] = {}
-
-    def fill(name: str, archive: WebArchive) -> None:
-        try:
-            stow(archive.http_port, files)
-        except (Refused, OSError) as error:
-            failed[name] = f"not filled: {error}"
-
-    threads = [threading.Thread(target=fill, args=item) for item in archives.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failed
+    return peers.fill_all(archives, lambda archive: stow(archive.http_port, files), Refused, OSError)
 
 
 def _notes(asked: int, scale: Scale, versions: list[str], *, drawn: bool) -> Iterator[str]:
