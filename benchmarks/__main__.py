@@ -63,8 +63,8 @@ def _run(name: str, arguments: argparse.Namespace) -> Table:
 
 
 def _work(name: str, arguments: argparse.Namespace) -> Callable[[int], Any]:
-    if name == "dimse":
-        return partial(dimse.run, quick=arguments.quick)
+    if name in ("dimse", "store"):
+        return partial(ALL[name], quick=arguments.quick)
     if name == "web":
         return partial(web.run, quick=arguments.quick, given=arguments.films)
     return ALL[name]

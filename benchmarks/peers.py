@@ -21,6 +21,7 @@ from benchmarks.wire import CALLING, MAXIMUM_PDU
 from dicomnode.demo.run import serving
 
 START_S, STOP_S = 30.0, 10.0
+PYTHON = sys.executable
 SINK = "SINK"  # the AE title of the destination of C-MOVE
 
 
@@ -44,7 +45,7 @@ Start = Callable[[Path, int], AbstractContextManager[Archive]]
 @contextmanager
 def dicomnode(folder: Path, sink: int) -> Iterator[Archive]:
     """This node, without workers."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     settings = folder / "dicomnode.toml"
     settings.write_text(
         f"""[log]
@@ -110,7 +111,7 @@ HostTable END
 VendorTable BEGIN
 VendorTable END
 AETable BEGIN
-BENCH {folder / "bench"} RW (500, 1024mb) ANY
+BENCH {folder / "bench"} RW (500, 65536mb) ANY
 STUDIES {folder / "studies"} RW (500, 1024mb) ANY
 AETable END
 """
@@ -171,7 +172,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(port: int, folder: Path, *command: str | Path) -> Iterator[None]:
+def running(port: int, folder: Path, *command: str | int | Path) -> Iterator[None]:
     """A program that listens on the port, ended with the context; what it prints goes to `folder`/log."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

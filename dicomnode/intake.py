@@ -9,11 +9,8 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydicom.dataset import Dataset
-
-from dicomnode.attributes import header
+from dicomnode.attributes import header, part10
 from dicomnode.config import StorageSettings
 from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict
 from dicomnode.pixels import headers
@@ -30,6 +27,14 @@ CONFLICTS: dict[ConflictKind, str] = {  # in a log line; `dicomnode status --con
     "demographics": "instance names its patient or the date of birth otherwise than kept",
 }
 Check = Callable[[NewInstance], None]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An instance whose file is still arriving."""
+
+    new: NewInstance
+    least: int  # bytes the file has to have
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,10 @@ class Intake:
         `check` may refuse what the header says before anything is kept. Raises InvalidInstance, PatientConflict, what
         `check` raises, and storage's errors: then nothing is kept.
         """
-        dataset = _read_header(scratch.path)
-        new = header.new_instance(dataset, str(dataset.file_meta.TransferSyntaxUID), source)
+        return self.keep_as(scratch, new_instance(scratch, None, source), check)
+
+    def keep_as(self, scratch: Scratch, new: NewInstance, check: Check) -> Taken:
+        """`keep` of a file that was read already."""
         check(new)
         kept = self._store.files.keep(scratch, new.sop_instance_uid)
         try:
@@ -100,8 +107,19 @@ def _policies(settings: StorageSettings) -> tuple[Policy, ConflictPolicy]:
     )
 
 
-def _read_header(path: Path) -> Dataset:
+def new_instance(scratch: Scratch, head: part10.Head | None, source: str | None) -> NewInstance:
+    """What the file says; `head`: its own, where it is known. InvalidInstance."""
     try:
-        return headers.header(path)
+        dataset = headers.header(scratch.path, head)
     except DecodeError as error:
         raise InvalidInstance(str(error)) from error
+    syntax = head.transfer_syntax_uid if head else str(dataset.file_meta.TransferSyntaxUID)
+    return header.new_instance(dataset, syntax, source)
+
+
+def begun(scratch: Scratch, head: part10.Head, source: str | None) -> Begun | None:
+    """What a file that is still arriving says; None where that has to wait for all of it. InvalidInstance."""
+    found = headers.begun(scratch.path, head)
+    if found is None:
+        return None
+    return Begun(header.new_instance(found.header, head.transfer_syntax_uid, source), found.least)

@@ -24,11 +24,11 @@ _INSTANCE_FIELDS = (
     *("rows", "columns", "frames", "source_ae", "header"),
 )
 
-_KNOWN = (
-    select(INSTANCE.c.id, INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.series_row_id)
-    .where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
-    .with_for_update()  # of two that replace it, the second must learn which file the first put there
-)
+_KEPT = select(
+    INSTANCE.c.sop_instance_uid, INSTANCE.c.id, INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.series_row_id
+).with_for_update()  # of two that replace it, the second must learn which file the first put there
+_KNOWN = _KEPT.where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
+_KNOWN_OF = _KEPT.where(INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
 _SERIES = (
     select(SERIES, STUDY, PATIENT)
     .select_from(joined(LEVELS[:3]))
@@ -48,8 +48,15 @@ _TOUCH = (
 )
 
 
+_Known = Row[str, int, str, str, int]
+_Above = tuple[str, str, tuple[str, str, str]]  # what an instance says of its series, study and patient
+
+
 class Arrivals:
-    """Instances on their way into the catalogue, in one transaction; `touch` ends it."""
+    """Instances on their way into the catalogue, in one transaction; `end` ends it.
+
+    Those of one transaction often are of one series: what is above it is read once, jobs and dates are written once.
+    """
 
     def __init__(self, connection: Connection, generations: Sequence[int], now: float, files: Files) -> None:
         self._connection = connection
@@ -57,13 +64,41 @@ class Arrivals:
         self._now = now
         self._files = files
         self._touched: set[int] = set()  # row ids of studies of before that something came to
+        self._owed: list[int] = []  # row ids of instances that are to get their jobs
+        self._looked_up: dict[str, _Known | None] = {}  # by SOP Instance UID; good for one look, `add` changes it
+        self._above: dict[
+            _Above, Mapping[Any, Any]
+        ] = {}  # what `_held` found, until something above an instance changes
+
+    def look_up(self, uids: Sequence[str]) -> None:
+        """Read at once what is known of instances that are about to be added."""
+        self._looked_up = dict.fromkeys(uids)
+        for row in self._connection.execute(_KNOWN_OF, {"uids": list(self._looked_up)}):
+            self._looked_up[row.sop_instance_uid] = row
+
+    def _known(self, uid: str) -> _Known | None:
+        if uid in self._looked_up:
+            return self._looked_up.pop(uid)
+        return self._connection.execute(_KNOWN, {"uid": uid}).one_or_none()
+
+    def _held(self, new: NewInstance) -> Mapping[Any, Any]:
+        """Column -> value of what there is of the instance's series, study and patient: all three, two, one or none."""
+        patient = (new.patient.patient_id, new.patient.issuer, new.patient.anonymous_key)
+        key = (new.series.series_instance_uid, new.study.study_instance_uid, patient)
+        if key not in self._above:
+            self._above[key] = _read_above(self._connection, new)
+        return self._above[key]
+
+    def _insert_above(self, table: Table, values: Mapping[str, Any]) -> int:
+        self._above.clear()
+        return _insert(self._connection, table, values)
 
     def add(self, new: NewInstance, kept: KeptFile, policy: Policy, conflicts: ConflictPolicy) -> _Done:
         """What `Catalog.add` does, but for the commit and for removing the file that lost."""
-        known = self._connection.execute(_KNOWN, {"uid": new.sop_instance_uid}).one_or_none()
+        known = self._known(new.sop_instance_uid)
         if known is not None and known.sha256 == kept.sha256:
             return self._again(known, kept)
-        held = _held(self._connection, new)
+        held = self._held(new)
         owner = {} if known is None else self._owner(known.series_row_id)
         against = tuple(dict.fromkeys((*kinds(new, owner), *kinds(new, held))))
         if conflicts == "refuse" and "patient" in against:
@@ -84,7 +119,7 @@ class Arrivals:
             record(self._connection, new, study, kind, added.outcome, self._now)
         return replace(added, conflicts=against, study_instance_uid=study)
 
-    def _again(self, known: Row[int, str, str, int], kept: KeptFile) -> _Done:
+    def _again(self, known: _Known, kept: KeptFile) -> _Done:
         """The same bytes once more: they change nothing, but for a file that was lost."""
         if not self._files.has(known.path):
             change = update(INSTANCE).where(INSTANCE.c.id == known.id).values(path=kept.path)
@@ -97,12 +132,10 @@ class Arrivals:
 
     def _new(self, new: NewInstance, kept: KeptFile, held: Mapping[Any, Any]) -> int:
         instance_id = _insert(self._connection, INSTANCE, self._values(new, kept, held))
-        owe(self._connection, [instance_id], self._generations, self._now)
+        self._owed.append(instance_id)
         return instance_id
 
-    def _replace(
-        self, known: Row[int, str, str, int], new: NewInstance, kept: KeptFile, held: Mapping[Any, Any]
-    ) -> None:
+    def _replace(self, known: _Known, new: NewInstance, kept: KeptFile, held: Mapping[Any, Any]) -> None:
         values = self._values(new, kept, held)
         self._connection.execute(update(INSTANCE).where(INSTANCE.c.id == known.id).values(values))
         # Jobs before regions: whoever holds a job's lease loses it before the regions it may write are looked at.
@@ -112,6 +145,7 @@ class Arrivals:
         )
         delete_regions(self._connection, known.id)
         prune(self._connection, known.series_row_id)
+        self._above.clear()
 
     def _values(self, new: NewInstance, kept: KeptFile, held: Mapping[Any, Any]) -> dict[str, Any]:
         return {
@@ -128,29 +162,30 @@ class Arrivals:
 
         A series or a study that claims another study or patient than its first instance did stays where it is.
         """
-        _fill_in(self._connection, new, held)
+        if _fill_in(self._connection, new, held):
+            self._above.clear()
         if STUDY.c.id not in held:
-            return _insert(self._connection, SERIES, {**vars(new.series), "study_row_id": self._study(new, held)})
+            return self._insert_above(SERIES, {**vars(new.series), "study_row_id": self._study(new, held)})
         study = int(held[STUDY.c.id])
         self._touched.add(study)
         if SERIES.c.id in held:
             return int(held[SERIES.c.id])
-        return _insert(self._connection, SERIES, {**vars(new.series), "study_row_id": study})
+        return self._insert_above(SERIES, {**vars(new.series), "study_row_id": study})
 
     def _study(self, new: NewInstance, held: Mapping[Any, Any]) -> int:
-        patient = held[PATIENT.c.id] if held else _insert(self._connection, PATIENT, vars(new.patient))
+        patient = held[PATIENT.c.id] if held else self._insert_above(PATIENT, vars(new.patient))
         arrived = {"patient_row_id": patient, "last_received_at": self._now}
-        return _insert(self._connection, STUDY, {**vars(new.study), **arrived})
+        return self._insert_above(STUDY, {**vars(new.study), **arrived})
 
-    def touch(self) -> None:
-        """The studies that something came to are arriving, from now on for the stable age."""
+    def end(self) -> None:
+        """Owe the jobs. The studies that something came to are arriving, from now on for the stable age."""
+        owe(self._connection, self._owed, self._generations, self._now)
         if self._touched:
             studies = [{"study": study, "now": self._now} for study in sorted(self._touched)]
             self._connection.execute(_TOUCH, studies)
 
 
-def _held(connection: Connection, new: NewInstance) -> Mapping[Any, Any]:
-    """Column -> value of what there is of the instance's series, study and patient: all three, two, one or none."""
+def _read_above(connection: Connection, new: NewInstance) -> Mapping[Any, Any]:
     patient = {name: getattr(new.patient, name) for name in PATIENT_KEY}
     for query, values in (
         (_SERIES, {"uid": new.series.series_instance_uid}),
@@ -163,7 +198,9 @@ def _held(connection: Connection, new: NewInstance) -> Mapping[Any, Any]:
     return {}
 
 
-def _fill_in(connection: Connection, new: NewInstance, held: Mapping[Any, Any]) -> None:
+def _fill_in(connection: Connection, new: NewInstance, held: Mapping[Any, Any]) -> bool:
+    """Whether there was something that the series, the study or the patient had left empty."""
+    changed = False
     for table, identity, stated in (
         (SERIES, ("series_instance_uid",), vars(new.series)),
         (STUDY, ("study_instance_uid",), vars(new.study)),
@@ -174,6 +211,8 @@ def _fill_in(connection: Connection, new: NewInstance, held: Mapping[Any, Any]) 
         missing = {name: value for name, value in stated.items() if value is not None and held[table.c[name]] is None}
         if missing:
             connection.execute(update(table).where(table.c.id == held[table.c.id]).values(missing))
+            changed = True
+    return changed
 
 
 def owe(connection: Connection, instances: Iterable[int], generations: Sequence[int], now: float) -> None:

@@ -88,8 +88,10 @@ class Catalog:
 
         def work(connection: Connection) -> list[tuple[Added, str | None]]:
             arriving = Arrivals(connection, active_generations(self._database, connection), now, self._files)
+            if len(arrivals) > 1:
+                arriving.look_up([new.sop_instance_uid for new, _ in arrivals])
             done = [arriving.add(new, kept, policy, conflicts) for new, kept in arrivals]
-            arriving.touch()
+            arriving.end()
             return done
 
         done = self._database.write(work)

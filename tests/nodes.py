@@ -52,9 +52,11 @@ class RunningNode:
 
 
 @contextmanager
-def running_node(root: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningNode]:
-    """`dicomnode serve` in a process group of its own, ready to be called."""
-    command = [sys.executable, "-m", "dicomnode", "serve", "--root", str(root), "--host", "127.0.0.1", "--port", "0"]
+def running_node(
+    root: Path, *arguments: str, environment: dict[str, str] | None = None, module: str = "dicomnode"
+) -> Iterator[RunningNode]:
+    """`dicomnode serve` in a process group of its own, ready to be called; `module` runs it, changed for a test."""
+    command = [sys.executable, "-m", module, "serve", "--root", str(root), "--host", "127.0.0.1", "--port", "0"]
     with (root.parent / f"{root.name}.log").open("a") as log:
         process = subprocess.Popen(
             [*command, "--json", *arguments],

@@ -6,7 +6,7 @@ each nested sequence. Here both are counted first. Memory bound: one head, and t
 
 import mmap
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Generator, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -72,8 +72,10 @@ def extents(
     is_whole: bool = True,
     looked_into: int | None = None,
     most: int = MAXIMUM_HEADS,
-) -> Iterator[Extent]:
-    """The elements from offset `start` on, up to one of the tags `until`.
+) -> Generator[Extent, None, int | None]:
+    """The elements from offset `start` on, up to one of the tags `until`; returns the offset behind what that holds.
+
+    None where it was not met, or does not say how long it is.
 
     is_whole: the buffer is not the beginning of something longer, so that even the last element must fit.
     looked_into: bytes of one element up to which what it holds is counted; None: always, and then what is malformed
@@ -85,17 +87,18 @@ def extents(
     while walk.size - at >= 8:
         head = walk.head(at)
         if head.tag == _ITEM_END:
-            return
+            return None
         if head.tag in until:
             if is_whole:
                 walk.check_fits(head)
-            return
+            return None if head.length == UNDEFINED else head.value + head.length
         before = walk.heads
         end, counted = walk.behind(head, at)
         yield Extent(head.tag, at, end, walk.heads - before + 1 if counted else None)
         at = end
     if any(buffer[at : walk.size]):  # zeros are padding that some writers leave
         raise DecodeError("data set ends inside an element")
+    return None
 
 
 def check(encoded: bytes, encoding: Encoding, most: int = MAXIMUM_READ) -> None:

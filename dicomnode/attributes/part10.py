@@ -2,15 +2,14 @@
 
 import struct
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filewriter import write_file_meta_info
+from pydicom.tag import BaseTag
 
 from dicomnode import uids
-from dicomnode.attributes.elements import LONG_VRS
+from dicomnode.attributes.elements import LONG_VRS, explicit
 from dicomnode.errors import InvalidInstance
+from dicomnode.uids import is_uid
 
 MAXIMUM_HEAD: Final = 64 << 10  # bytes; what is legal and seen stays under 2 KiB
 _PREAMBLE: Final = 132  # bytes, DICM the last four
@@ -30,20 +29,18 @@ class Head:
 
 def head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """What stands before the data set, with this implementation's names. InvalidInstance: a malformed UID."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = sop_class_uid
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid
-    meta.TransferSyntaxUID = transfer_syntax_uid
-    meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
-    buffer = BytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    try:
-        write_file_meta_info(buffer, meta, enforce_standard=True)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidInstance("malformed UID in the command") from error
-    return buffer.getvalue()
+    if not (is_uid(sop_class_uid) and is_uid(sop_instance_uid) and is_uid(transfer_syntax_uid)):
+        raise InvalidInstance("malformed UID in the command")
+    values = (
+        (0x0001, "OB", b"\x00\x01"),
+        (_SOP_CLASS, "UI", sop_class_uid.encode()),
+        (_SOP_INSTANCE, "UI", sop_instance_uid.encode()),
+        (_TRANSFER_SYNTAX, "UI", transfer_syntax_uid.encode()),
+        (0x0012, "UI", uids.IMPLEMENTATION_CLASS_UID.encode()),
+        (0x0013, "SH", uids.IMPLEMENTATION_VERSION_NAME.encode()),
+    )
+    group = b"".join(explicit(BaseTag(0x0002_0000 | element), vr, value) for element, vr, value in values)
+    return b"\0" * 128 + b"DICM" + explicit(BaseTag(0x0002_0000), "UL", struct.pack("<L", len(group))) + group
 
 
 def read(begun: bytes) -> Head | None:
@@ -70,6 +67,6 @@ def _checked(found: dict[int, bytes], size: int) -> Head:
         name: found.get(name, b"").rstrip(b"\0 ").decode("latin-1")
         for name in (_SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX)
     }
-    if not all(uids.is_uid(text) for text in read.values()):
+    if not all(is_uid(text) for text in read.values()):
         raise InvalidInstance("file meta information without its UIDs")
     return Head(read[_SOP_CLASS], read[_SOP_INSTANCE], read[_TRANSFER_SYNTAX], size)

@@ -16,8 +16,9 @@ from dicomnode import log, private
 from dicomnode.config import SERVICES, DimseSettings, PeerSettings
 from dicomnode.dimse import contexts
 from dicomnode.dimse.exchange import Exchange, Service
-from dicomnode.dimse.provider import Spool, SpoolFactory
-from dicomnode.dimse.store import ReceivedFile
+from dicomnode.dimse.lane import Arrival, Stores
+from dicomnode.dimse.store import Dropped
+from dicomnode.dimse.wire import StoreRequest
 from dicomnode.errors import IdentifierError, NotPermitted
 
 logger = logging.getLogger(__name__)
@@ -188,15 +189,15 @@ def guarded_find(service: Service) -> Service:
     return serve
 
 
-def guarded_spool(spool: SpoolFactory) -> SpoolFactory:
+def guarded_stores(stores: Stores) -> Stores:
     """C-STORE for peers that may store. What another sends is read and dropped, and answered with 0x0124."""
 
-    def open_spool(association: Any, message: Any) -> Spool:
+    def receive(association: Any, request: StoreRequest) -> Arrival:
         if STORE in permitted(association):
-            return spool(association, message)
-        return ReceivedFile(None, b"", NotPermitted("storing is not permitted"))
+            return stores(association, request)
+        return Dropped(str(association.requestor.ae_title), NotPermitted("storing is not permitted"))
 
-    return open_spool
+    return receive
 
 
 def _kind_of_query(exchange: Exchange) -> str:

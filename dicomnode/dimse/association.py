@@ -1,7 +1,7 @@
 """Requests of one association in, each handed to the service of its kind. PS3.7 Table E.1-1 Command Field.
 
-pynetdicom keeps association control, C-ECHO and C-STORE. The requests that are answered many times, and those it
-knows no good answer to, are served by our own services.
+pynetdicom keeps association control and C-ECHO; C-STORE requests never come here (`dimse.lane`). The requests that are
+answered many times, and those it knows no good answer to, are served by our own services.
 """
 
 import logging
@@ -42,6 +42,13 @@ class NodeAssociation(Association):  # type: ignore[misc]
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """pynetdicom's reactor calls this with each complete message."""
+        try:
+            self._serve(msg, context_id)
+        finally:
+            if msg.is_valid_request:
+                self.dimse.msg_queue.served()
+
+    def _serve(self, msg: Any, context_id: int) -> None:
         command = COMMAND_OF.get(type(msg))
         if command is None or command not in self.services:
             super()._serve_request(msg, context_id)

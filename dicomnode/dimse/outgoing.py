@@ -14,13 +14,12 @@ from typing import Any, Final
 
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode import log, uids
 from dicomnode.config import DimseSettings, PeerSettings
 from dicomnode.dimse.exchange import is_over
-from dicomnode.dimse.provider import SpoolingProvider
+from dicomnode.dimse.provider import MessageProvider
 from dicomnode.dimse.tls import ClientContext, meaning
 from dicomnode.dimse.transport import GuardedSocket
 from dicomnode.errors import ConfigError, PeerError, PeerRefused
@@ -93,24 +92,9 @@ class _Entity(AE):  # type: ignore[misc]
         connection.tls_args = tls_args
         assert connection.socket is not None
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        assoc.dimse = SpoolingProvider(assoc, _Refused)
+        assoc.dimse = MessageProvider(assoc)
         assoc.dul._run_loop_delay = 0  # the socket's own poll is the pause
         return connection
-
-
-class _Refused:
-    """Where a data set goes that was sent to who asked for none: nowhere."""
-
-    name = ""
-
-    def __init__(self, association: Association, _: C_STORE_RQ) -> None:
-        raise PeerError(f"{association.acceptor.ae_title} sends on an association that it did not open")
-
-    def write(self, fragment: bytes) -> int:
-        return len(fragment)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _entity(settings: DimseSettings) -> AE:

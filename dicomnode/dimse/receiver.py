@@ -11,7 +11,7 @@ from pynetdicom import AE, evt
 from dicomnode import log, private, uids
 from dicomnode.config import Config, DimseSettings
 from dicomnode.dimse import contexts
-from dicomnode.dimse.access import Access, address_of, guarded_find, guarded_spool
+from dicomnode.dimse.access import Access, address_of, guarded_find, guarded_stores
 from dicomnode.dimse.association import Services
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.lobby import Lobby, Places
@@ -74,7 +74,7 @@ class Receiver:
         dimse, tls = self._config.dimse, self._config.tls
         self._lobby = Lobby(dimse.acse_timeout_s, tls.handshake_timeout_s)
         house = House(
-            spool_factory=guarded_spool(self._store.spool),
+            stores=guarded_stores(self._store.receive),
             services=self._services(),
             places=Places(2 * dimse.maximum_associations, dimse.maximum_per_address),
             lobby=self._lobby,
@@ -140,7 +140,6 @@ class Receiver:
             (evt.EVT_REQUESTED, self._access.on_requested),
             (evt.EVT_REJECTED, _on_full),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
-            (evt.EVT_C_STORE, self._store.on_store),
             (evt.EVT_SOP_EXTENDED, self._find.on_extended),
         ]
 

@@ -2,9 +2,9 @@
 
 pynetdicom keeps association control. Its accept loop is kept free of everything that can wait: a connection is counted
 (`lobby.Places`), waits until it speaks (`lobby.Lobby`; over TLS its handshake is made there too) and only then becomes
-an association with threads of its own. Parts of that are ours, through pynetdicom's own hooks: the socket (`transport`:
-a cap and a deadline for each PDU) and the DIMSE provider (`provider`: a C-STORE data set goes to a scratch file as it
-arrives, so memory does not grow with the size of an object).
+an association with threads of its own. Parts of that are ours: the socket (`transport`: a cap and a deadline for each
+PDU), how P-DATA is read (`lane`: a C-STORE data set goes to a scratch file as it arrives, so memory does not grow with
+the size of an object) and the DIMSE provider (`provider`: all other messages, in bounds).
 """
 
 import logging
@@ -18,14 +18,15 @@ from functools import partial
 from socketserver import BaseServer
 from typing import Any
 
-from pynetdicom import evt
+from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.transport import AddressInformation, AssociationServer
 
 from dicomnode.dimse.access import address_of
 from dicomnode.dimse.association import NodeAssociation, Services
+from dicomnode.dimse.lane import LaneProvider, Stores
 from dicomnode.dimse.lobby import Guest, Lobby, Places
-from dicomnode.dimse.provider import SpoolFactory, SpoolingProvider
+from dicomnode.dimse.provider import MessageProvider
 from dicomnode.dimse.states import GuardedStates
 from dicomnode.dimse.tls import Certificates, names_of
 from dicomnode.dimse.transport import GuardedSocket
@@ -39,7 +40,7 @@ BACKLOG = 128  # connections the kernel queues; 5 stalls the connection of a bur
 class House:
     """What the plain and the TLS port share."""
 
-    spool_factory: SpoolFactory
+    stores: Stores
     services: Services
     places: Places
     lobby: Lobby
@@ -53,12 +54,21 @@ class CountedAssociation(NodeAssociation):
     certificate_names: frozenset[str] | None = None  # None: it came without TLS
     ended: Callable[[], None]
 
+    def __init__(self, entity: AE, stores: Stores) -> None:
+        """With our parts in the place of pynetdicom's, and the time-outs that it has given its own."""
+        super().__init__(entity, MODE_ACCEPTOR)
+        self.dul = LaneProvider(self, stores)
+        self.dul.state_machine = GuardedStates(self.dul)
+        self.dul._run_loop_delay = 0  # the socket's own poll is the pause
+        self.dimse = MessageProvider(self)
+        self.acse_timeout, self.network_timeout = entity.acse_timeout, entity.network_timeout
+
     def run_reactor(self) -> None:
         """The association's thread, from its first byte to its end."""
         try:
             super().run_reactor()
         finally:
-            self.dimse.abandon()
+            self.dul.lane.abandon()
             self.ended()
 
 
@@ -114,17 +124,14 @@ class GuardedServer(AssociationServer):  # type: ignore[misc]
 
     def _association(self, connection: socket.socket, client_address: Any) -> CountedAssociation:
         entity, house = self.ae, self.house
-        association = CountedAssociation(entity, MODE_ACCEPTOR)
+        association = CountedAssociation(entity, house.stores)
         association.services = house.services
         association.certificate_names = names_of(connection) if isinstance(connection, ssl.SSLSocket) else None
         association._server = self
         association.name = f"AcceptorThread@{datetime.now(UTC):%H%M%S}"  # by this name pynetdicom finds it again
-        association.dimse = SpoolingProvider(association, house.spool_factory)
         guarded = GuardedSocket(association, client_socket=connection)
         guarded.pdu_timeout_s = house.pdu_timeout_s
         association.set_socket(guarded)
-        association.dul._run_loop_delay = 0  # the socket's own poll is the pause
-        association.dul.state_machine = GuardedStates(association.dul)
         acceptor = association.acceptor
         acceptor.maximum_length = entity.maximum_pdu_size
         acceptor.ae_title = self.ae_title

@@ -21,6 +21,7 @@ class GuardedStates(StateMachine):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - a peer's bytes: the log says where it went wrong
             logger.warning("association aborted: %s", frames(error))
             self._end()
+        self.dul.assoc.dimse.stir()
 
     def _end(self) -> None:
         """Abort past the state machine, which is in no state to do it."""

@@ -3,8 +3,6 @@
 import logging
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
-
 from dicomnode import errors, log
 from storage import errors as stored
 
@@ -122,15 +120,6 @@ def tell(service: str, peer: str, error: Exception) -> None:
         logger.error("%s from %s failed: %s", service, log.printable(peer), log.frames(error))
 
 
-def response(status: int, comment: str = "") -> Dataset:
-    """The status data set pynetdicom takes from a handler."""
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment[:COMMENT_LENGTH]
-    return answer
-
-
-def failure(error: Exception) -> Dataset:
-    """The whole status data set for an error."""
-    return response(status_of(error), comment_of(error))
+def failure(error: Exception) -> tuple[int, str]:
+    """Status and Error Comment for an error."""
+    return status_of(error), comment_of(error)

@@ -1,63 +1,27 @@
 """C-STORE: bytes from an association become one durable instance, and only then 0x0000.
 
-The fragments go to a scratch file as they arrive; `dicomnode.intake` does the rest, in the order of invariant 1.
+The pieces go to a scratch file as they arrive; `dicomnode.intake` does the rest, in the order of invariant 1. What
+goes wrong becomes a status and a log line when the whole data set has come: until then it is read and dropped.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from pydicom.dataset import Dataset
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_STORE_RQ
 
 from dicomnode.attributes import part10
-from dicomnode.dimse import status
+from dicomnode.dimse import contexts, status
+from dicomnode.dimse.lane import Arrival
+from dicomnode.dimse.wire import StoreRequest
 from dicomnode.errors import InvalidInstance, NotPermitted, SopClassDiffers
-from dicomnode.intake import Intake
+from dicomnode.intake import Begun, Intake, begun, new_instance
 from dicomnode.sr.reader import ASKING_CLASSES
-from storage.errors import StorageError
 from storage.files import Scratch
 from storage.records import NewInstance
 
-
-class ReceivedFile:
-    """The data set of one C-STORE as it arrives, behind a Part 10 head. Never raises: `failure` tells the handler."""
-
-    def __init__(self, scratch: Scratch | None, head: bytes, failure: Exception | None = None) -> None:
-        self.scratch = scratch
-        self.failure = failure
-        self.received = 0
-        self.name = str(scratch.path) if scratch else ""
-        if scratch:
-            self._write(head)
-
-    @property
-    def file(self) -> "ReceivedFile":
-        return self  # pynetdicom flushes through this name
-
-    def flush(self) -> None:
-        """Nothing: the file is synced once, when it is complete."""
-
-    def write(self, fragment: bytes) -> int:
-        """Take one fragment. After a failure the rest is read off the wire and dropped."""
-        self.received += len(fragment)
-        self._write(fragment)
-        return len(fragment)
-
-    def _write(self, data: bytes) -> None:
-        if self.scratch is None or self.failure is not None:
-            return
-        try:
-            self.scratch.write(data)
-        except (StorageError, OSError) as error:
-            self.failure = error
-
-    def close(self) -> None:
-        """Discard what was not kept."""
-        if self.scratch is not None:
-            self.scratch.discard()
+STORAGE_CLASSES = frozenset(contexts.STORAGE_CLASSES)
+EARLY = 128 << 10  # bytes of a file in which a header is looked for, while its sender is busy with the rest
 
 
 @dataclass(frozen=True)
@@ -67,10 +31,38 @@ class Questions:
     called: str  # that AE title
     ask: Callable[[str, str], object]  # SOP Instance UID and who asks; durable on return
 
-    def meant(self, event: Any) -> bool:
-        """Whether an instance of this request is a question."""
-        called = str(event.assoc.requestor.primitive.called_ae_title).strip()
-        return called == self.called and str(event.request.AffectedSOPClassUID) in ASKING_CLASSES
+    def meant(self, called: str, sop_class_uid: str) -> bool:
+        """Whether an instance sent so is a question."""
+        return called == self.called and sop_class_uid in ASKING_CLASSES
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who sends an instance, and how."""
+
+    calling: str
+    called: str
+    services: frozenset[str]  # of `config.SERVICES`
+    sop_class_uid: str  # of the presentation context
+    transfer_syntax_uid: str
+
+
+class Dropped:
+    """A data set that is read off the wire and not kept."""
+
+    def __init__(self, calling: str, why: Exception) -> None:
+        self._calling = calling
+        self._why = why
+
+    def write(self, piece: memoryview) -> None:
+        """Drop it."""
+
+    def end(self) -> tuple[int, str]:
+        """Why it was dropped."""
+        return _told(self._calling, self._why)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class StoreService:
@@ -80,60 +72,113 @@ class StoreService:
         self._intake = intake
         self._questions = questions
 
-    def spool(self, association: Association, message: C_STORE_RQ) -> ReceivedFile:
-        """Where the data set of this request goes; a refusal when the disk is above its watermark."""
+    def receive(self, association: Association, request: StoreRequest) -> Arrival:
+        """Where the data set of this request goes; nowhere when the disk is above its watermark. Never raises."""
+        sender = _sender(association, request)
         try:
-            head = _part10_head(association, message)
-            return ReceivedFile(self._intake.scratch(), head)
-        except (StorageError, OSError, InvalidInstance) as error:
-            return ReceivedFile(None, b"", error)
-
-    def on_store(self, event: Any) -> Dataset:
-        """The status of one C-STORE (PS3.4 B.2.3). 0x0000 only when the instance is durable and catalogued."""
-        received: ReceivedFile | None = event.request._dataset_file
-        try:
-            if received is None or not received.received:
-                raise InvalidInstance("empty data set")
-            self._keep(received, event)
+            head = _head(request, sender)
+            return _Received(self, request, sender, head, self._intake.scratch())
         except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
-            status.tell("C-STORE", event.assoc.requestor.ae_title, error)
-            return status.failure(error)
-        finally:
-            if received is not None:
-                received.close()
-        return status.response(status.SUCCESS)
+            return Dropped(sender.calling, error)
 
-    def _keep(self, received: ReceivedFile, event: Any) -> None:
-        if received.failure is not None:
-            raise received.failure
-        assert received.scratch is not None
-        asks = self._questions if self._questions is not None and self._questions.meant(event) else None
-        if asks is not None and "query" not in event.assoc.permitted:
+    def keep(self, scratch: Scratch, new: NewInstance, request: StoreRequest, sender: Sender) -> None:
+        """Make the received file an instance, and a question where it is one. Raises what makes it none."""
+        asks = self._questions
+        is_question = asks is not None and asks.meant(sender.called, request.sop_class_uid)
+        if is_question and "query" not in sender.services:
             raise NotPermitted("region queries are not permitted")
-        calling = event.assoc.requestor.ae_title
-        taken = self._intake.keep(received.scratch, calling, partial(_check_command, event=event))
-        if asks is not None:  # before 0x0000: killed in between, the peer sends it again
-            asks.ask(taken.new.sop_instance_uid, calling)
+        self._intake.keep_as(scratch, new, lambda new: _check_command(new, request, sender))
+        if asks is not None and is_question:  # before 0x0000: killed in between, the peer sends it again
+            asks.ask(new.sop_instance_uid, sender.calling)
 
 
-def _part10_head(association: Association, message: C_STORE_RQ) -> bytes:
-    """Preamble and File Meta Information (PS3.10 7.1) for the data set that follows."""
-    command = message.command_set
-    context = association._accepted_cx.get(message.context_id)
-    if context is None:
-        raise InvalidInstance("no such presentation context")
-    return part10.head(
-        str(command.get("AffectedSOPClassUID", "")),
-        str(command.get("AffectedSOPInstanceUID", "")),
-        context.transfer_syntax[0],
+class _Received:
+    """The data set of one C-STORE as it arrives, behind a Part 10 head."""
+
+    def __init__(
+        self, service: StoreService, request: StoreRequest, sender: Sender, head: bytes, scratch: Scratch
+    ) -> None:
+        self._service = service
+        self._request = request
+        self._sender = sender
+        self._scratch = scratch
+        self._failure: Exception | None = None
+        self._head = part10.Head(request.sop_class_uid, request.sop_instance_uid, sender.transfer_syntax_uid, len(head))
+        self._begun: Begun | None = None
+        self._looks = True  # until the header has been looked for
+        self.write(memoryview(head))
+
+    def write(self, piece: memoryview) -> None:
+        """Take what came. After a failure the rest is read off the wire and dropped."""
+        if self._failure is not None:
+            return
+        try:
+            self._scratch.write(piece)
+            if self._looks and self._scratch.size >= EARLY:
+                self._looks = False
+                self._begun = begun(self._scratch, self._head, self._sender.calling)
+        except Exception as error:  # noqa: BLE001 - told at the end, as every error
+            self._failure = error
+
+    def end(self) -> tuple[int, str]:
+        """0x0000 only when the instance is durable and catalogued."""
+        try:
+            self._keep()
+        except Exception as error:  # noqa: BLE001 - the port's boundary: every error becomes a status and a log line
+            return _told(self._sender.calling, error)
+        finally:
+            self.close()
+        return status.SUCCESS, ""
+
+    def close(self) -> None:
+        """Discard what was not kept."""
+        self._scratch.discard()
+
+    def _keep(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._scratch.size == self._head.size:
+            raise InvalidInstance("empty data set")
+        self._service.keep(self._scratch, self._new_instance(), self._request, self._sender)
+
+    def _new_instance(self) -> NewInstance:
+        if self._begun is None:
+            return new_instance(self._scratch, self._head, self._sender.calling)
+        if self._scratch.size < self._begun.least:
+            raise InvalidInstance("data set ends inside an element")
+        return self._begun.new
+
+
+def _sender(association: Any, request: StoreRequest) -> Sender:
+    context = association._accepted_cx[request.context_id]
+    requestor = association.requestor
+    return Sender(
+        calling=str(requestor.ae_title),
+        called=str(requestor.primitive.called_ae_title).strip(),
+        services=association.permitted,
+        sop_class_uid=str(context.abstract_syntax),
+        transfer_syntax_uid=str(context.transfer_syntax[0]),
     )
 
 
-def _check_command(new: NewInstance, event: Any) -> None:
+def _head(request: StoreRequest, sender: Sender) -> bytes:
+    """Preamble and File Meta Information (PS3.10 7.1) for the data set that follows."""
+    if sender.sop_class_uid not in STORAGE_CLASSES:
+        raise SopClassDiffers("no instances on this presentation context")
+    return part10.head(request.sop_class_uid, request.sop_instance_uid, sender.transfer_syntax_uid)
+
+
+def _check_command(new: NewInstance, request: StoreRequest, sender: Sender) -> None:
     """PS3.7 9.1.1.1, PS3.4 B.2.3: context, command and data set name one SOP class, command and data set one UID."""
-    if new.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
+    if new.sop_instance_uid != request.sop_instance_uid:
         raise InvalidInstance("SOP Instance UID differs from the command's")
-    if new.sop_class_uid != str(event.request.AffectedSOPClassUID):
+    if new.sop_class_uid != request.sop_class_uid:
         raise SopClassDiffers("SOP class differs from the command's")
-    if new.sop_class_uid != str(event.context.abstract_syntax):
+    if new.sop_class_uid != sender.sop_class_uid:
         raise SopClassDiffers("SOP class differs from its presentation context's")
+
+
+def _told(calling: str, error: Exception) -> tuple[int, str]:
+    """Status and comment of an error, after its log line."""
+    status.tell("C-STORE", calling, error)
+    return status.failure(error)

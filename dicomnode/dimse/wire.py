@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from dicomnode.dimse.transport import POLL_S
 from dicomnode.errors import PeerError
+from dicomnode.uids import MAXIMUM_LENGTH
 
 LARGEST_PDU: Final = 1 << 18  # bytes, for a peer that states no maximum
 SMALLEST_PDU: Final = 128  # bytes; a maximum below this is no PDU that could carry anything, and is not kept to
@@ -118,19 +119,71 @@ class StoreResponse:
         return cls(message_id, status)
 
 
-def _shorts(data: bytes, at: int) -> dict[int, int]:
-    """The US elements of a command set by number; none where it is malformed."""
-    found: dict[int, int] = {}
+@dataclass(frozen=True)
+class StoreRequest:
+    """The command set of a C-STORE request. PS3.7 9.3.1.1"""
+
+    context_id: int
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    has_data: bool  # whether it announces a data set
+
+    @classmethod
+    def read(cls, context_id: int, command: bytes | memoryview) -> "StoreRequest | None":
+        """Of a whole command set. None where it is another request, malformed, or lacks what the standard requires."""
+        found = _elements(command, 0)
+        numbers = {element: found.get(element, b"") for element in _OF_A_STORE}
+        if any(len(value) != 2 for value in numbers.values()):
+            return None
+        field, message_id, _, kind = (int.from_bytes(value, "little") for value in numbers.values())
+        sop_class, sop_instance = (_uid(found.get(element, b"")) for element in sorted(_UIDS))
+        if field != Command.C_STORE or not sop_class or not sop_instance:
+            return None
+        return cls(context_id, message_id, sop_class, sop_instance, kind != NO_DATA_SET)
+
+    def response(self, status: int, comment: str, maximum: int) -> bytes:
+        """The PDUs that answer it, for a peer that takes so many bytes in one (0: any number)."""
+        fields: list[Field] = [
+            (Element.AFFECTED_SOP_CLASS_UID, self.sop_class_uid),
+            (Element.COMMAND_FIELD, Command.C_STORE | RESPONSE),
+            (Element.MESSAGE_ID_BEING_RESPONDED_TO, self.message_id),
+            (Element.COMMAND_DATA_SET_TYPE, NO_DATA_SET),
+            (Element.STATUS, status),
+            *([(Element.ERROR_COMMENT, comment)] if comment else []),
+            (Element.AFFECTED_SOP_INSTANCE_UID, self.sop_instance_uid),
+        ]
+        size = _pdu_size(maximum)
+        return b"".join(_pdus(_values(self.context_id, _COMMAND, command_set(fields), size), size))
+
+
+_OF_A_STORE: Final = (Element.COMMAND_FIELD, Element.MESSAGE_ID, Element.PRIORITY, Element.COMMAND_DATA_SET_TYPE)
+
+
+def _uid(value: bytes) -> str:
+    """A UID without its padding; "" when it is none that a command may carry: PS3.5 9.1, 64 characters."""
+    text = value.rstrip(b"\0 ")
+    return text.decode("ascii") if text.isascii() and len(text) <= MAXIMUM_LENGTH else ""
+
+
+def _elements(data: bytes | memoryview, at: int) -> dict[int, bytes]:
+    """The elements of a command set by number; none where it is malformed."""
+    found: dict[int, bytes] = {}
     end = len(data)
     while at + 8 <= end:
         group, element, length = _HEAD.unpack_from(data, at)
         at += 8
         if group or length > end - at:
             return {}
-        if length == 2:
-            found[element] = int.from_bytes(data[at : at + 2], "little")
+        found[element] = bytes(data[at : at + length])
         at += length
     return found if at == end else {}
+
+
+def _shorts(data: bytes, at: int) -> dict[int, int]:
+    """The US elements of a command set by number; none where it is malformed."""
+    found = _elements(data, at)
+    return {element: int.from_bytes(value, "little") for element, value in found.items() if len(value) == 2}
 
 
 _HEAD: Final = struct.Struct("<HHL")

@@ -15,8 +15,9 @@ from typing import Any, Final
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicomnode.attributes import part10
 from dicomnode.attributes.extents import Buffer, Encoding, Extent, check, extents
 from dicomnode.attributes.values import UNREADABLE
 from dicomnode.errors import DecodeError
@@ -44,12 +45,42 @@ class _Content:
     is_whole: bool = True
 
 
-def header(path: Path) -> Dataset:
-    """The standard elements in front of the pixel data that are short enough to be keys, with the file meta.
+def header(path: Path, head: part10.Head | None = None) -> Dataset:
+    """The standard elements in front of the pixel data that are short enough to be keys.
 
-    DecodeError, fit for an Error Comment, when the file cannot be read that far, or ends in the pixel data.
+    With the file meta, unless who calls knows the file's `head`. DecodeError, fit for an Error Comment, when the file
+    cannot be read that far, or ends in the pixel data.
     """
-    return _read(path, _header, HEADER_INFLATED)
+    if head is None:
+        return _read(path, _header, HEADER_INFLATED)
+    try:
+        with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            return _header(_content(held, UID(head.transfer_syntax_uid), head.size, HEADER_INFLATED))
+    except _MALFORMED as wrong:
+        raise DecodeError(f"data set cannot be read: {type(wrong).__name__}") from wrong
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The header of a file that is still arriving, and what the whole file has to be for it."""
+
+    header: Dataset
+    least: int  # bytes; with fewer it ends in its pixel data
+
+
+def begun(path: Path, head: part10.Head) -> Begun | None:
+    """The `header` of a file of which a part is there. None while that cannot be told; then `header` will."""
+    syntax = UID(head.transfer_syntax_uid)
+    if syntax.is_deflated:
+        return None
+    try:
+        with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            encoding = Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
+            collected = _Collected(_Content(held, head.size, encoding, is_whole=False))
+            dataset = collected.header()
+    except (DecodeError, *_MALFORMED):
+        return None
+    return None if collected.end is None else Begun(dataset, collected.end)
 
 
 def document(path: Path) -> Dataset:
@@ -73,7 +104,8 @@ def _read(path: Path, read: Callable[[_Content], Dataset], inflated: int) -> Dat
     try:
         with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
             meta = read_file_meta_info(path)
-            content = _content(held, meta, inflated)
+            start = _META_START + int(meta.FileMetaInformationGroupLength)
+            content = _content(held, meta.TransferSyntaxUID, start, inflated)
             dataset = read(content)
     except _MALFORMED as wrong:
         raise DecodeError(f"data set cannot be read: {type(wrong).__name__}") from wrong
@@ -81,9 +113,7 @@ def _read(path: Path, read: Callable[[_Content], Dataset], inflated: int) -> Dat
     return dataset
 
 
-def _content(held: mmap.mmap, meta: FileMetaDataset, inflated: int) -> _Content:
-    syntax = meta.TransferSyntaxUID
-    start = _META_START + int(meta.FileMetaInformationGroupLength)
+def _content(held: mmap.mmap, syntax: UID, start: int, inflated: int) -> _Content:
     encoding = Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
     if not syntax.is_deflated:
         return _Content(held, start, encoding)
@@ -93,25 +123,37 @@ def _content(held: mmap.mmap, meta: FileMetaDataset, inflated: int) -> _Content:
 
 
 def _header(content: _Content) -> Dataset:
-    kept, count = BytesIO(), 0
-    for extent in _in_front_of_pixels(content):
-        if _is_kept(extent):
-            count += extent.heads or 1
-            kept.write(content.buffer[extent.start : extent.end])
-            if count > MAXIMUM_KEPT or kept.tell() > MAXIMUM_KEPT_BYTES:
-                raise DecodeError("data set has too many elements")
-    return _parsed(kept, content.encoding)
+    return _Collected(content).header()
 
 
-def _in_front_of_pixels(content: _Content) -> Iterator[Extent]:
-    return extents(
-        content.buffer,
-        content.start,
-        content.encoding,
-        until=_PIXEL_TAGS,
-        is_whole=content.is_whole,
-        looked_into=MAXIMUM_ELEMENT,
-    )
+class _Collected:
+    """What a header needs of a data set."""
+
+    def __init__(self, content: _Content) -> None:
+        self._content = content
+        self.end: int | None = None  # offset behind the pixel data, where that says its length
+
+    def header(self) -> Dataset:
+        """The elements that are short enough to be keys. DecodeError."""
+        kept, count = BytesIO(), 0
+        for extent in self._in_front_of_pixels():
+            if _is_kept(extent):
+                count += extent.heads or 1
+                kept.write(self._content.buffer[extent.start : extent.end])
+                if count > MAXIMUM_KEPT or kept.tell() > MAXIMUM_KEPT_BYTES:
+                    raise DecodeError("data set has too many elements")
+        return _parsed(kept, self._content.encoding)
+
+    def _in_front_of_pixels(self) -> Iterator[Extent]:
+        content = self._content
+        self.end = yield from extents(
+            content.buffer,
+            content.start,
+            content.encoding,
+            until=_PIXEL_TAGS,
+            is_whole=content.is_whole,
+            looked_into=MAXIMUM_ELEMENT,
+        )
 
 
 def _is_kept(extent: Extent) -> bool:

@@ -21,45 +21,44 @@ class Clock:
 
 def test_a_message_that_trickles_is_refused_after_the_grace():
     clock = Clock()
-    arriving = provider._Arriving(1, clock)
+    arriving = provider.Arriving(1, clock)
     clock.now_s = provider.GRACE_S - 1
-    arriving.check(1, b"\x01a", AGREED)
+    arriving.check(1, 1, 2, AGREED)
     clock.now_s = provider.GRACE_S + 10
-    with pytest.raises(provider._OutOfPlace, match="bytes a second"):
-        arriving.check(1, b"\x01a", AGREED)
+    with pytest.raises(provider.OutOfPlace, match="bytes a second"):
+        arriving.check(1, 1, 2, AGREED)
 
 
 def test_a_slow_line_is_no_attack():
     """A modem's 1.2 KB a second, for ten minutes."""
     clock = Clock()
-    arriving = provider._Arriving(1, clock)
-    arriving.message.__class__ = provider.C_STORE_RQ
+    arriving = provider.Arriving(1, clock, is_store=True)
     for _ in range(600):
         clock.now_s += 1
-        arriving.check(1, bytes(1200), AGREED)
+        arriving.check(1, 0, 1200, AGREED)
 
 
 @pytest.mark.parametrize(
-    ("context_id", "data", "words"),
+    ("context_id", "control", "size", "words"),
     [
-        (3, b"\x01a", "another presentation context"),
-        (5, b"\x01a", "another presentation context"),
-        (1, b"\x00a", "out of order"),
-        (1, b"\x01" + bytes(provider.COMMAND_IN_MEMORY), "over"),
+        (3, 1, 2, "another presentation context"),
+        (5, 1, 2, "another presentation context"),
+        (1, 0, 2, "out of order"),
+        (1, 1, provider.COMMAND_IN_MEMORY + 1, "over"),
     ],
 )
-def test_a_fragment_out_of_place_is_refused(context_id, data, words):
-    arriving = provider._Arriving(1)
-    with pytest.raises(provider._OutOfPlace, match=words):
-        arriving.check(context_id, data, AGREED)
+def test_a_fragment_out_of_place_is_refused(context_id, control, size, words):
+    arriving = provider.Arriving(1)
+    with pytest.raises(provider.OutOfPlace, match=words):
+        arriving.check(context_id, control, size, AGREED)
 
 
 def test_a_command_is_refused_once_it_is_there():
-    arriving = provider._Arriving(1)
+    arriving = provider.Arriving(1)
     single = provider.P_DATA()
-    command = raw.command(raw.C_STORE_RQ, raw.DX, has_data=True, uid="1.2.3")
+    command = raw.command(raw.C_FIND_RQ, raw.STUDY_ROOT_FIND, has_data=True)
     single.presentation_data_value_list.append((1, b"\x03" + command))
     arriving.message.decode_msg(single)
-    arriving.check(1, b"\x00abc", AGREED)
-    with pytest.raises(provider._OutOfPlace, match="out of order"):
-        arriving.check(1, b"\x01abc", AGREED)
+    arriving.check(1, 0, 4, AGREED)
+    with pytest.raises(provider.OutOfPlace, match="out of order"):
+        arriving.check(1, 1, 4, AGREED)

@@ -20,6 +20,10 @@ METHODS = (
     (DIMSEServiceProvider, "receive_primitive", ["self", "primitive"]),
     (DIMSEServiceProvider, "get_msg", ["self", "block"]),
     (DULServiceProvider, "send_pdu", ["self", "primitive"]),
+    (DULServiceProvider, "__init__", ["self", "assoc"]),
+    (DULServiceProvider, "_read_pdu_data", ["self"]),
+    (Association, "__init__", ["self", "ae", "mode"]),
+    (dimse_messages.DIMSEMessage, "decode_msg", ["self", "primitive", "assoc"]),
     (fsm.StateMachine, "do_action", ["self", "event"]),
     (transport.AssociationSocket, "recv", ["self", "nr_bytes"]),
     (transport.AssociationSocket, "send", ["self", "bytestream"]),
@@ -35,10 +39,16 @@ NAMES = (
     (DULServiceProvider, "_idle_timer"),
     (DULServiceProvider, "to_provider_queue"),
     (DULServiceProvider, "to_user_queue"),
+    (DULServiceProvider, "event_queue"),
+    (DULServiceProvider, "_kill_thread"),
+    (DULServiceProvider, "state_machine"),
+    (DIMSEServiceProvider, "dul"),
+    (Association, "acse_timeout"),
+    (Association, "network_timeout"),
     (DIMSEServiceProvider, "msg_queue"),
     (DIMSEServiceProvider, "cancel_req"),
     (transport.AssociationSocket, "_is_connected"),
-    (dimse_messages.DIMSEMessage, "_data_set_file"),
+    (dimse_messages.DIMSEMessage, "encoded_command_set"),
 )
 
 
@@ -55,6 +65,23 @@ def test_a_method_has_the_parameters_that_we_count_on(owner, name, parameters):
 @pytest.mark.parametrize(("owner", "name"), NAMES, ids=lambda each: getattr(each, "__name__", each))
 def test_a_private_name_is_still_used_by_its_owner(owner, name):
     assert f"self.{name}" in inspect.getsource(inspect.getmodule(owner))
+
+
+def test_what_comes_is_read_by_the_one_method_that_the_lane_replaces():
+    assert "self._read_pdu_data()" in inspect.getsource(DULServiceProvider._is_transport_event)
+
+
+def test_a_fragment_of_an_established_association_goes_to_the_provider_and_changes_no_state():
+    """What the lane does itself, instead of the action of Sta6 and Evt10."""
+    assert fsm.TRANSITION_TABLE["Evt10", "Sta6"] == "DT-2"
+    source = inspect.getsource(fsm.DT_2)
+    assert "dul.assoc.dimse.receive_primitive(" in source
+    assert 'return "Sta6"' in source
+
+
+def test_the_reactor_asks_for_messages_without_waiting():
+    """Where the wait of our own provider is."""
+    assert "self.dimse.get_msg(block=False)" in inspect.getsource(Association._run_reactor)
 
 
 def test_the_socket_tells_whether_it_is_ready_by_a_property():

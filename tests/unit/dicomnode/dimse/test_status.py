@@ -25,14 +25,14 @@ from storage.errors import DatabaseError, StorageFull
     ],
 )
 def test_every_error_has_its_status(error, code):
-    answer = status.failure(error)
-    assert answer.Status == code
-    assert answer.ErrorComment
+    found, comment = status.failure(error)
+    assert found == code
+    assert comment
 
 
 def test_the_text_of_an_unforeseen_error_stays_here():
     assert status.comment_of(ValueError("PatientName Miller")) == status.UNFORESEEN
-    assert "Miller" not in status.failure(KeyError("Miller")).ErrorComment
+    assert "Miller" not in status.failure(KeyError("Miller"))[1]
 
 
 def test_comments_are_64_printable_characters():
