@@ -107,7 +107,9 @@ class Store:
 
     def sweep(self, age_s: float = SWEEP_AGE_S) -> int:
         """Remove left-overs of dead processes that are older than `age_s`; returns how many files went."""
-        return self.files.sweep(lambda prefix: set(self.catalog.files_under(prefix)), self._clock() - age_s)
+        since = self._clock() - age_s
+        files = self.files.sweep(lambda prefix: set(self.catalog.files_under(prefix)), since)
+        return files + self.vectors.sweep(since)
 
     def check(self) -> list[Disagreement]:
         """Compare rows, files and loaded indexes with each other. Reads every file."""

@@ -106,6 +106,19 @@ class Snapshots:
             if folder.is_dir():
                 folder.rmdir()
 
+    def sweep(self, older_than: float) -> int:
+        """Remove what a process that was killed left half written; returns how many files went.
+
+        Files changed since `older_than` (seconds since 1970) stay: somebody may be writing them.
+        """
+        removed = 0
+        with reported("index folder"):
+            for path in self._root.glob("*/.*"):
+                if path.stat().st_mtime < older_than:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
     def generations(self) -> list[int]:
         """The generations that have snapshots."""
         return sorted(int(path.name) for path in self._root.glob("*") if path.name.isdecimal())
