@@ -41,6 +41,7 @@ from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
+from storage.errors import FileError
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,11 @@ class Node:
         if config.web.enabled:
             explainer = Explainer(self._store, self._roi, config.query)
             asking = Queries(answer, self._questions.ask, explainer)
-            checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
+            checks = {
+                "index": self._is_indexed,
+                "query_model": lambda: self._roi.alive,
+                "storage": self._store.files.is_there,
+            }
             self._web = WebPort(config, self._store, intake, asking, self._metrics, checks, contacts)
         self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
         self._begin()
@@ -265,6 +270,8 @@ class Node:
 
     def _snapshot(self) -> None:
         try:
+            if not self._store.files.is_there():
+                raise FileError("root folder: not the one that was opened")
             watermark = self._store.vectors.refresh()
             self._store.vectors.snapshot()
             self._store.vectors.prune(self._snapshotted)

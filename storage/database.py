@@ -11,9 +11,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, bindparam, create_engine, event, make_url, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
-from storage.errors import DatabaseError, StorageError, StorageFull
+from storage.errors import DatabaseAway, DatabaseError, StorageError, StorageFull
 from storage.schema import COUNTER, REVISION
 
 T = TypeVar("T")
@@ -136,9 +136,16 @@ def translated() -> Iterator[None]:
         raise
     except DBAPIError as error:
         words = f"{type(error.orig).__name__}: {_first_line(error.orig)}"
-        raise (StorageFull(words) if _is_full(error) else DatabaseError(words)) from None
+        raise _meaning(error)(words) from None
     except SQLAlchemyError as error:
         raise DatabaseError(f"{type(error).__name__}: {_first_line(error)}") from None
+
+
+def _meaning(error: DBAPIError) -> type[StorageError]:
+    if _is_full(error):
+        return StorageFull
+    is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    return DatabaseAway if is_away else DatabaseError
 
 
 def _first_line(error: object) -> str:

@@ -22,7 +22,7 @@ from storage.conflicts import Conflicts
 from storage.database import Database
 from storage.deletion import Deletion
 from storage.durable import make_folder, reported, sync_folders
-from storage.errors import StorageError
+from storage.errors import FileError, StorageError
 from storage.files import Files
 from storage.generations import Generations
 from storage.jobs import MAX_ATTEMPTS, Jobs
@@ -71,12 +71,17 @@ class Store:
         clock: Callable[[], float] = time.time,
         exact_limit: int = EXACT_LIMIT,
         max_attempts: int = MAX_ATTEMPTS,
+        *,
+        new: bool = True,
     ) -> Self:
         """Make what is missing below `root`, bring the schema up, open. Changes nothing that is kept.
 
+        `new`: there may be no archive yet; else FileError when there is none, as where its device has gone.
         `exact_limit`: vectors of an anatomy up to which a search scans them all; `max_attempts`: tries of one job
         before it is failed. FileError, DatabaseError.
         """
+        if not new and not Files.are_at(root):
+            raise FileError(f"root folder: no archive at {root}")
         with reported("root folder"):
             root.mkdir(parents=True, exist_ok=True)
             sync_folders(make_folder(root / MODELS, root))

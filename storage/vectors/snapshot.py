@@ -57,8 +57,7 @@ class Snapshots:
         """
         manifest = self._manifest(partition.key)
         with reported("index folder"):
-            self._root.mkdir(parents=True, exist_ok=True)
-            sync_folders(make_folder(manifest.parent, self._root))
+            sync_folders(make_folder(manifest.parent, self._root.parent))  # that is there, unless the device is gone
         names = {"exact": partition.exact} | ({"hnsw": partition.graph} if partition.graph else {})
         files = {}
         for kind, index in names.items():

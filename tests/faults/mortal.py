@@ -1,7 +1,7 @@
 """The program, with death at a named point and a quick model: `python -m tests.faults.mortal serve ...`.
 
 Every process that it starts is started the same way: `python -m tests.faults.mortal dicomnode.workers.indexer FD`.
-FAULT names the point, see `points`; MODEL=shipped leaves the models as they are.
+FAULT names the point, see `points`; MODEL=shipped leaves the models as they are; BUSY_S is how long SQLite waits.
 """
 
 import importlib
@@ -21,6 +21,8 @@ def main() -> None:
     fault = points.Fault.given()
     is_child = len(sys.argv) > 1 and sys.argv[1].startswith(WORKERS)
     _start_children_so()
+    if busy := os.environ.get("BUSY_S"):
+        _wait_less(busy)
     if os.environ.get("MODEL") != "shipped":
         _quick_model()
     if not is_child:
@@ -57,6 +59,14 @@ def _quick_model() -> None:
 
     pipeline.Pipeline = QuickPipeline  # type: ignore[assignment,misc]
     models.prove = pipeline.describe
+
+
+def _wait_less(busy_s: str) -> None:
+    """SQLite waits for so many seconds for who else writes."""
+    from storage import database
+
+    pragma = f"PRAGMA busy_timeout = {int(float(busy_s) * 1000)}"
+    database.PRAGMAS = (pragma, *database.PRAGMAS[1:])
 
 
 def _often() -> None:

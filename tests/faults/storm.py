@@ -131,7 +131,7 @@ class Storm:
         self._all_gone(children)
 
     def _look(self, node: RunningNode, unless: Fault | None = None) -> None:
-        """The oracle's look at what the round before left. A node that dies meanwhile of its fault is looked at later."""
+        """The oracle's look at what the round before left; a node that dies meanwhile is looked at later."""
         if any(canary.uid not in self._ledger.kept for canary in self._canaries):
             senders.by_our_client(node, self._canaries, self._ledger)
         found = oracle.settle(self._place, node)

@@ -46,10 +46,9 @@ def test_every_point_is_in_a_storm_or_has_a_test_of_its_own():
 
 def old_archive(root: Path, revision: str = "0002") -> None:
     """An archive of an earlier program: one instance with its file."""
-    with Store.open(root) as store:  # for its folders
-        with store.files.scratch() as scratch:
-            scratch.write(b"as it was")
-            kept = store.files.keep(scratch, "4.1")
+    with Store.open(root) as store, store.files.scratch() as scratch:  # for its folders
+        scratch.write(b"as it was")
+        kept = store.files.keep(scratch, "4.1")
     for path in root.glob(f"{DATABASE}*"):
         path.unlink()
     database = Database(f"sqlite:///{root / DATABASE}")
