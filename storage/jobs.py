@@ -140,6 +140,12 @@ class Jobs:
             )
         return self._database.write(lambda connection: connection.execute(taken).rowcount)
 
+    def hasten(self) -> None:
+        """Make every queued job due that was to wait."""
+        now = self._clock()
+        waiting = update(JOB).where(JOB.c.state == "queued", JOB.c.not_before > now)
+        self._database.write(lambda connection: connection.execute(waiting.values(not_before=now)))
+
     def _taken_back(self, condition: Any) -> Update:
         """Running jobs of the condition: queued again, or failed after their last attempt."""
         last = JOB.c.attempts >= self._max_attempts

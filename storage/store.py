@@ -35,6 +35,7 @@ from storage.vectors.shelf import EXACT_LIMIT, Shelf
 
 DATABASE = "dicomnode.sqlite"
 MODELS = "models"
+NOBODY = ""  # no owner's name begins with it and a stroke
 SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 
 
@@ -115,6 +116,12 @@ class Store:
         since = self._clock() - age_s
         files = self.files.sweep(lambda prefix: set(self.catalog.files_under(prefix)), since)
         return files + self.vectors.sweep(since)
+
+    def hasten(self) -> None:
+        """Make due what waits for a time and is in nobody's hands: after the clock was set back."""
+        self.jobs.hasten()
+        for owed in (self.questions, self.deliveries, self.commitments):
+            owed.hasten(NOBODY)
 
     def check(self) -> list[Disagreement]:
         """Compare rows, files and loaded indexes with each other. Reads every file."""
