@@ -19,6 +19,9 @@ def check(database: Database, catalog: Catalog, files: Files) -> list[Disagreeme
 
     What arrives meanwhile may show as an unknown file: it has no row yet.
     """
+    damaged = [Disagreement("database damaged", "SQLite", told) for told in database.damage()]
+    if damaged:
+        return damaged  # what a damaged database says of the rest is worth nothing
     return [*_files(catalog, files), *_empty(database), *_jobs(database), *_local_maps(database)]
 
 

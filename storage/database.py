@@ -24,6 +24,7 @@ _ADVANCE = (
 _COUNTED = select(COUNTER.c.value).where(COUNTER.c.name == bindparam("which"))
 
 BUSY_TIMEOUT_S = 30
+MOST_TOLD = 10  # faults of a damaged file that are told
 RETRIES = 20  # a lost race is rare; so many in a row are a fault, not a race
 PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}",
@@ -91,6 +92,17 @@ class Database:
         """
         if not self.sqlite:
             connection.execute(select(COUNTER.c.value).where(COUNTER.c.name == counter).with_for_update(read=True))
+
+    def damage(self) -> list[str]:
+        """What SQLite's own check finds wrong with its file; a server keeps checksums itself."""
+        if not self.sqlite:
+            return []
+        with self.reading() as connection:
+            try:
+                found = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_TOLD})")]
+            except DBAPIError as error:
+                return [_first_line(error.orig)]  # so damaged that it cannot be checked
+        return [] if found == ["ok"] else found
 
     def revision(self) -> str | None:
         """The migration the database is at; None for an empty one."""

@@ -20,6 +20,7 @@ from dicomnode.dimse import client
 from dicomnode.errors import PeerError
 from tests.nodes import RunningNode
 
+DX = "1.2.840.10008.5.1.4.1.1.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SIDE = 96  # pixels
 OTHER_EVERY = 6  # every so many instances one that is no film

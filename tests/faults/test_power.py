@@ -3,7 +3,6 @@
 import hashlib
 import shutil
 import sqlite3
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from storage.database import Database
 from storage.records import Equals
 from storage.store import DATABASE, Store
 from tests.faults.journal import Disk, Journal, choices
-from tests.integration.storage.building import put, work_off, MODEL
+from tests.integration.storage.building import MODEL, put, work_off
 
 RANDOM_TREES = 3  # of each prefix
 Rows = dict[str, tuple[str, int]]  # path -> sha256, size
