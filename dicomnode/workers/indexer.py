@@ -72,6 +72,7 @@ class Indexer:
         self._plan = plan
         self._policy = decode.Policy.of(plan.ingest)
         self._pipelines: dict[str, Pipeline] = {}
+        self._latest: int | None = None  # the instance of the job before: what is of its study comes next
 
     def warm(self) -> None:
         """Load the live model before the first job asks for it."""
@@ -83,11 +84,13 @@ class Indexer:
         """Do one job if one is due. Returns whether there was one, and the storage let it be done."""
         plan = self._plan
         try:
-            jobs = self._store.jobs.claim(plan.owner, plan.ingest.lease_s, 1, plan.generations)
+            jobs = self._store.jobs.claim(plan.owner, plan.ingest.lease_s, 1, plan.generations, self._latest)
         except AWAY as error:
             logger.warning("no job can be had, the next look tries again: %s", log.frames(error))
             return False
-        return bool(jobs) and all([self._do(job) for job in jobs])
+        done = [self._do(job) for job in jobs]
+        self._latest = jobs[-1].instance_id if jobs else self._latest
+        return bool(done) and all(done)
 
     def _do(self, job: Job) -> bool:
         """One job from claim to end. A film that hangs a codec ends this process before its lease does."""
