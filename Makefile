@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench bench-dimse bench-scale bench-store bench-web peers ohif pictures models fuzz clean
+.PHONY: install demo test check format bench bench-dimse bench-scale bench-store bench-web peers ohif pictures models fuzz soak clean
 
 install: $(STAMP)
 
@@ -83,6 +83,13 @@ OBJECTS ?= 10000
 SEED ?= 1
 fuzz: install
 	$(BIN)/python -m tests.fuzz --objects $(OBJECTS) --seed $(SEED)
+
+# kill -9 again and again under load, and an oracle after each restart; DATABASE=postgresql for the other one.
+KILLS ?= 200
+DATABASE ?= sqlite
+soak: install
+	$(BIN)/python -m tests.faults --kills $(KILLS) --seed $(SEED) --database $(DATABASE)
+	SOAK=1 $(BIN)/python -m pytest tests/faults/test_pressure.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

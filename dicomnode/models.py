@@ -22,12 +22,19 @@ def install(store: Store, folder: Path) -> Model:
     """Copy a model set under the store's root, durable, and describe it. ConfigError when it is none."""
     model = describe(folder)
     target = store.root / model.path
+    _sweep(store.models)
     if not target.is_dir():
         try:
             checkpoint.copy_model(folder, target)
         except CheckpointError as error:
             raise ConfigError(f"no usable model in {folder}: {error}") from error
     return model
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed left of a copy or a removal: who installs holds the lock that both need."""
+    for path in [*folder.glob("*.part-*"), *folder.glob(".*.removed")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove(store: Store, model: Model) -> None:

@@ -43,7 +43,7 @@ from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
-from storage.errors import StorageError
+from storage.errors import FileError, StorageError
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,11 @@ class Node:
         if config.web.enabled:
             explainer = Explainer(self._store, self._roi, config.query)
             asking = Queries(answer, self._questions.ask, explainer)
-            checks = {"index": self._is_indexed, "query_model": lambda: self._roi.alive}
+            checks = {
+                "index": self._is_indexed,
+                "query_model": lambda: self._roi.alive,
+                "storage": self._store.files.is_there,
+            }
             watchers = Watchers(self._metrics, contacts, self._auditor)
             self._web = WebPort(config, self._store, intake, asking, watchers, checks)
         self._metrics.watch(Gauges(self._store, config, lambda: self._receiver.associations, self._trail))
@@ -292,6 +296,8 @@ class Node:
 
     def _snapshot(self) -> None:
         try:
+            if not self._store.files.is_there():
+                raise FileError("root folder: not the one that was opened")
             watermark = self._store.vectors.refresh()
             self._store.vectors.snapshot()
             self._store.vectors.prune(self._snapshotted)

@@ -6,7 +6,8 @@ A study that is still arriving, or that a worker has in hand, stays: the next ro
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 ROUND_S = 2.0  # how often the keeper looks for studies that have become complete
 RETAIN_EVERY = 30  # rounds between looks at age and quota; whenever a study becomes complete, too
 STOP_S = 10.0  # one study's deletion takes less
+JUMP_S = 5.0  # a clock that moved by so much more or less than time did was set
+LEAP_S = 3600.0  # set forward by so much, nothing is old by that clock: it may be wrong
 GIB, DAY_S = 1 << 30, 86_400.0
 
 
@@ -29,6 +32,20 @@ class Due:
 
     study: StudyShare
     reason: Literal["age", "quota"]
+
+
+class Wall:
+    """The clock that people set, watched by one that nobody can set."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._steady = wall, steady
+        self._apart = wall() - steady()
+
+    def jumped(self) -> float:
+        """Seconds that it was set forward since the last look; negative: back; 0 when it was not set."""
+        before, self._apart = self._apart, self._wall() - self._steady()
+        moved = self._apart - before
+        return moved if abs(moved) >= JUMP_S else 0.0
 
 
 def due(store: Store, retention: RetentionSettings, stable_age_s: float) -> Iterator[Due]:
@@ -67,10 +84,16 @@ class Keeper:
     """A thread that tells complete studies and applies retention while the node serves."""
 
     def __init__(
-        self, store: Store, storage: StorageSettings, retention: RetentionSettings, auditor: Auditor | None = None
+        self,
+        store: Store,
+        storage: StorageSettings,
+        retention: RetentionSettings,
+        auditor: Auditor | None = None,
+        wall: Wall | None = None,
     ) -> None:
         self._store = store
         self._auditor = auditor or silent()
+        self._wall = wall or Wall()
         self._stable_age_s = storage.stable_age_s
         self._retention = retention
         self._stopping = threading.Event()
@@ -95,12 +118,26 @@ class Keeper:
 
     def round(self) -> None:
         """Look once: tell what has become complete, and apply retention when it is time."""
+        self._follow(self._wall.jumped())
         complete = self._store.studies.settle(self._stable_age_s)
         for uid in complete:
             logger.info("study complete: %s", uid)
         if complete or self._rounds % RETAIN_EVERY == 0:
             self._retain()
         self._rounds += 1
+
+    def _follow(self, jump_s: float) -> None:
+        """What a clock that was set does to work and to age.
+
+        Back: what was due soon would wait as long again. Forward: studies would be old that are not.
+        """
+        if jump_s:
+            logger.warning("the clock was set by %+.0f s", jump_s)
+        if jump_s < 0:
+            self._store.hasten()
+        if jump_s > LEAP_S and self._retention.maximum_age_days:
+            logger.warning("retention by age rests until the next start: the clock may be wrong")
+            self._retention = replace(self._retention, maximum_age_days=0.0)
 
     def _retain(self) -> None:
         for gone in expire(self._store, self._retention, self._stable_age_s):

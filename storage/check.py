@@ -31,6 +31,9 @@ class Care:
 
 def check(database: Database, catalog: Catalog, files: Files, care: Care) -> list[Disagreement]:
     """Files against rows; jobs, regions and local maps against each other. Nothing is changed."""
+    damaged = [Disagreement("database damaged", "SQLite", told) for told in database.damage()]
+    if damaged:
+        return damaged  # what a damaged database says of the rest is worth nothing
     found = list(_files(catalog, files, care))
     for number, part in enumerate(_PARTS, start=1):
         found += part(database)

@@ -11,9 +11,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, bindparam, create_engine, event, make_url, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
-from storage.errors import DatabaseError, StorageError, StorageFull
+from storage.errors import DatabaseAway, DatabaseError, StorageError, StorageFull
 from storage.schema import COUNTER, REVISION
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ _ADVANCE = (
 _COUNTED = select(COUNTER.c.value).where(COUNTER.c.name == bindparam("which"))
 
 BUSY_TIMEOUT_S = 30
+MOST_TOLD = 10  # faults of a damaged file that are told
 RETRIES = 20  # a lost race is rare; so many in a row are a fault, not a race
 PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}",
@@ -92,6 +93,17 @@ class Database:
         if not self.sqlite:
             connection.execute(select(COUNTER.c.value).where(COUNTER.c.name == counter).with_for_update(read=True))
 
+    def damage(self) -> list[str]:
+        """What SQLite's own check finds wrong with its file; a server keeps checksums itself."""
+        if not self.sqlite:
+            return []
+        with self.reading() as connection:
+            try:
+                found = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_TOLD})")]
+            except DBAPIError as error:
+                return [_first_line(error.orig)]  # so damaged that it cannot be checked
+        return [] if found == ["ok"] else found
+
     def revision(self) -> str | None:
         """The migration the database is at; None for an empty one."""
         with translated(), self.engine.connect() as connection:
@@ -136,9 +148,16 @@ def translated() -> Iterator[None]:
         raise
     except DBAPIError as error:
         words = f"{type(error.orig).__name__}: {_first_line(error.orig)}"
-        raise (StorageFull(words) if _is_full(error) else DatabaseError(words)) from None
+        raise _meaning(error)(words) from None
     except SQLAlchemyError as error:
         raise DatabaseError(f"{type(error).__name__}: {_first_line(error)}") from None
+
+
+def _meaning(error: DBAPIError) -> type[StorageError]:
+    if _is_full(error):
+        return StorageFull
+    is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    return DatabaseAway if is_away else DatabaseError
 
 
 def _first_line(error: object) -> str:

@@ -3,7 +3,8 @@
 StorageError
 ├── StorageFull             no room left: disk, quota or file size limit
 ├── FileError               any other failure to read, write or sync a file
-├── DatabaseError           the database refused, is unreachable, or has another schema than this program
+├── DatabaseError           the database refused, or has another schema than this program
+│   └── DatabaseAway            it cannot be reached, or is in other hands for too long: later it may do
 ├── LeaseLost               work is no longer held by who tries to end it
 ├── GenerationError         a step that this generation's state does not allow
 │   └── GenerationIncomplete    not every instance has a finished job in it
@@ -26,6 +27,10 @@ class FileError(StorageError):
 
 class DatabaseError(StorageError):
     """The database refused, cannot be reached, or its schema is not the one of this program."""
+
+
+class DatabaseAway(DatabaseError):
+    """The database cannot be reached, read or written now. Nothing is wrong with what was asked of it."""
 
 
 class LeaseLost(StorageError):

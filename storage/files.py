@@ -89,9 +89,29 @@ class Files:
             root.mkdir(parents=True, exist_ok=True)
             for folder in (self._kept, self._scratch):
                 sync_folders(make_folder(folder, root))
+            self._opened = self._identity()
+
+    @staticmethod
+    def are_at(root: Path) -> bool:
+        """Whether a root has the folders."""
+        return (root / "files").is_dir() and (root / "scratch").is_dir()
+
+    def _identity(self) -> tuple[int, int]:
+        """Which folder lies behind the path now: that of another device when a mount has gone or come."""
+        found = self._kept.stat()
+        return found.st_dev, found.st_ino
+
+    def is_there(self) -> bool:
+        """Whether the folder that was opened is the one that its path leads to."""
+        try:
+            return self._identity() == self._opened
+        except OSError:
+            return False
 
     def scratch(self) -> Scratch:
-        """A new scratch file."""
+        """A new scratch file. FileError too when the archive's device has gone: what was kept then would be lost."""
+        if not self.is_there():
+            raise FileError("root folder: not the one that was opened")
         return Scratch(self._scratch / self._token())
 
     def keep(self, scratch: Scratch, uid: str) -> KeptFile:

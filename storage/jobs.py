@@ -13,7 +13,7 @@ from storage.database import Database
 from storage.errors import LeaseLost
 from storage.records import Job, JobCounts, JobState, LocalFeatures, NewRegion, Unindexed
 from storage.regions import replace_regions
-from storage.schema import GENERATION, INSTANCE, JOB
+from storage.schema import GENERATION, INSTANCE, JOB, SERIES
 
 MAX_ATTEMPTS = 3
 BACK_OFF_S = 5.0  # before the second attempt; doubles with every further one
@@ -21,6 +21,7 @@ BACK_OFF_LIMIT_S = 600.0
 
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 
+_BESIDE, _ITS_SERIES = INSTANCE.alias("beside"), SERIES.alias("its_series")
 _CLAIMABLE = (
     select(JOB.c.id)
     .where(
@@ -31,6 +32,19 @@ _CLAIMABLE = (
     .order_by(JOB.c.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)  # SQLite has one writer anyway and leaves this out
+)
+_OF_STUDY = _CLAIMABLE.where(  # of the study that an instance is of
+    JOB.c.instance_id.in_(
+        select(_BESIDE.c.id)
+        .select_from(_BESIDE.join(_ITS_SERIES, _ITS_SERIES.c.id == _BESIDE.c.series_row_id))
+        .where(
+            _ITS_SERIES.c.study_row_id
+            == select(SERIES.c.study_row_id)
+            .select_from(SERIES.join(INSTANCE))
+            .where(INSTANCE.c.id == bindparam("beside"))
+            .scalar_subquery()
+        )
+    )
 )
 _CLAIMED = (
     select(
@@ -53,9 +67,17 @@ class Jobs:
 
     # --- a worker's side -------------------------------------------------------------------------------------
 
-    def claim(self, owner: str, lease_s: float, limit: int, generations: Sequence[int] | None = None) -> list[Job]:
+    def claim(
+        self,
+        owner: str,
+        lease_s: float,
+        limit: int,
+        generations: Sequence[int] | None = None,
+        beside: int | None = None,
+    ) -> list[Job]:
         """Up to `limit` jobs, leased to `owner` for `lease_s` seconds: the live generation's first, then oldest.
 
+        `beside`: row id of an instance; in each generation the jobs of its study go before the oldest.
         Claiming counts as an attempt. Jobs whose lease ran out are taken back first.
         """
         now = self._clock()
@@ -66,8 +88,7 @@ class Jobs:
             connection.execute(self._taken_back(and_(JOB.c.lease_until < now)))
             taken: list[int] = []
             for generation in _claimed_generations(connection, generations):
-                wanted = {"generation": generation, "now": now, "most": limit - len(taken)}
-                taken += connection.execute(_CLAIMABLE, wanted).scalars()
+                taken += _claimable(connection, generation, now, limit - len(taken), beside)
             if not taken:
                 return []
             lease = {"state": "running", "lease_owner": owner, "lease_until": now + lease_s, "updated_at": now}
@@ -140,6 +161,12 @@ class Jobs:
             )
         return self._database.write(lambda connection: connection.execute(taken).rowcount)
 
+    def hasten(self) -> None:
+        """Make every queued job due that was to wait."""
+        now = self._clock()
+        waiting = update(JOB).where(JOB.c.state == "queued", JOB.c.not_before > now)
+        self._database.write(lambda connection: connection.execute(waiting.values(not_before=now)))
+
     def _taken_back(self, condition: Any) -> Update:
         """Running jobs of the condition: queued again, or failed after their last attempt."""
         last = JOB.c.attempts >= self._max_attempts
@@ -189,6 +216,16 @@ class Jobs:
         )
         with self._database.reading() as connection:
             return [Unindexed(**row) for row in connection.execute(query).mappings()]
+
+
+def _claimable(connection: Connection, generation: int, now: float, most: int, beside: int | None) -> list[int]:
+    """Ids of jobs of a generation that are due."""
+    wanted = {"generation": generation, "now": now, "most": most}
+    if beside is not None:
+        found = list(connection.execute(_OF_STUDY, wanted | {"beside": beside}).scalars())
+        if found:
+            return found
+    return list(connection.execute(_CLAIMABLE, wanted).scalars())
 
 
 def _claimed_generations(connection: Connection, only: Sequence[int] | None) -> list[int]:

@@ -456,6 +456,7 @@ class Disagreement:
     """Something `Store.check` found that contradicts something else kept."""
 
     kind: Literal[
+        "database damaged",
         "file missing",
         "file differs",
         "file unknown",

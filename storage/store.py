@@ -24,7 +24,7 @@ from storage.copies import Copies
 from storage.database import Database
 from storage.deletion import Deletion
 from storage.durable import make_folder, reported, sync_folders
-from storage.errors import StorageError
+from storage.errors import FileError, StorageError
 from storage.files import Files
 from storage.generations import Generations
 from storage.jobs import MAX_ATTEMPTS, Jobs
@@ -37,6 +37,7 @@ from storage.vectors.shelf import EXACT_LIMIT, Shelf
 
 DATABASE = "dicomnode.sqlite"
 MODELS = "models"
+NOBODY = ""  # no owner's name begins with it and a stroke
 SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 
 
@@ -74,12 +75,17 @@ class Store:
         clock: Callable[[], float] = time.time,
         exact_limit: int = EXACT_LIMIT,
         max_attempts: int = MAX_ATTEMPTS,
+        *,
+        new: bool = True,
     ) -> Self:
         """Make what is missing below `root`, bring the schema up, open. Changes nothing that is kept.
 
+        `new`: there may be no archive yet; else FileError when there is none, as where its device has gone.
         `exact_limit`: vectors of an anatomy up to which a search scans them all; `max_attempts`: tries of one job
         before it is failed. FileError, DatabaseError.
         """
+        if not new and not Files.are_at(root):
+            raise FileError(f"root folder: no archive at {root}")
         with reported("root folder"):
             root.mkdir(parents=True, exist_ok=True)
             sync_folders(make_folder(root / MODELS, root))
@@ -122,7 +128,15 @@ class Store:
 
     def sweep(self, age_s: float = SWEEP_AGE_S) -> int:
         """Remove left-overs of dead processes that are older than `age_s`; returns how many files went."""
-        return self.files.sweep(lambda prefix: set(self.catalog.files_under(prefix)), self._clock() - age_s)
+        since = self._clock() - age_s
+        files = self.files.sweep(lambda prefix: set(self.catalog.files_under(prefix)), since)
+        return files + self.vectors.sweep(since)
+
+    def hasten(self) -> None:
+        """Make due what waits for a time and is in nobody's hands: after the clock was set back."""
+        self.jobs.hasten()
+        for owed in (self.questions, self.deliveries, self.commitments):
+            owed.hasten(NOBODY)
 
     def check(self, care: Care | None = None) -> list[Disagreement]:
         """Compare rows, files and loaded indexes with each other. Reads every file, unless `care` says otherwise."""

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from storage.errors import DatabaseAway, StorageFull
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST = 64  # items in one call: a commit stays short
+NOBODYS = (DatabaseAway, StorageFull)  # errors that no item is at fault for: each alone would wait for the same one
 
 
 class Together(Generic[Item, Result]):
@@ -43,7 +46,7 @@ class Together(Generic[Item, Result]):
         try:
             results = self._work([item for item, _ in calls])
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
-            if len(calls) == 1 or not isinstance(error, Exception):
+            if len(calls) == 1 or isinstance(error, NOBODYS) or not isinstance(error, Exception):
                 for _, future in calls:
                     future.set_exception(error)
                 return

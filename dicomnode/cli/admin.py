@@ -11,6 +11,7 @@ from dicomnode.audit import codes
 from dicomnode.cli import account, options, output
 from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
+from dicomnode.intake import MIB
 from storage.store import Store
 
 POLL_S = 0.2
@@ -73,7 +74,7 @@ def show_status(arguments: argparse.Namespace) -> int:
     store = existing(settings)
     if arguments.conflicts:
         return _show_conflicts(arguments, store)
-    numbers = counts(store) | studies(store, settings)
+    numbers = counts(store) | studies(store, settings) | room(store, settings)
     building = [generation for generation in store.generations.active() if generation.id != numbers["generation"]]
     failures = store.jobs.failures(20)
     if arguments.json:
@@ -106,6 +107,12 @@ def studies(store: Store, settings: Config) -> dict[str, int]:
         "studies_expired": store.studies.expired(),
         "conflicts": store.conflicts.count(),
     }
+
+
+def room(store: Store, settings: Config) -> dict[str, int | bool]:
+    """What is left of the disk, and whether that is enough for the node to take anything."""
+    free = store.files.free_bytes() // MIB
+    return {"free_mib": free, "accepting": free >= settings.storage.minimum_free_mib}
 
 
 def _show_conflicts(arguments: argparse.Namespace, store: Store) -> int:

@@ -42,6 +42,8 @@ STATUS_OF: tuple[tuple[type[Exception], int], ...] = (
     (errors.UnknownDestination, UNKNOWN_DESTINATION),
     (errors.NotReady, OUT_OF_RESOURCES),
     (stored.StorageFull, OUT_OF_RESOURCES),
+    (stored.FileError, OUT_OF_RESOURCES),  # a disk or a database that is away may be back when a peer tries again
+    (stored.DatabaseAway, OUT_OF_RESOURCES),
     (errors.DecodeError, UNABLE_TO_PROCESS),
     (errors.ModelFailure, UNABLE_TO_PROCESS),
     (Exception, UNABLE_TO_PROCESS),
@@ -77,8 +79,12 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning(SOME_FAILED, (_MOVE, _GET), "complete, some sub-operations failed or gave warnings; the failed are listed"),
     Meaning(UNABLE_TO_PERFORM, (_MOVE, _GET), "no sub-operation could be done; the failed are listed"),
     Meaning(UNKNOWN_DESTINATION, (_MOVE,), "Move Destination is no configured peer with a host"),
-    Meaning(OUT_OF_RESOURCES, (_STORE,), "disk above its watermark"),
-    Meaning(OUT_OF_RESOURCES, (_FIND,), "nothing is indexed yet; or more matches than the configured limit"),
+    Meaning(OUT_OF_RESOURCES, (_STORE,), "disk above its watermark; files or database not available now"),
+    Meaning(
+        OUT_OF_RESOURCES,
+        (_FIND,),
+        "nothing is indexed yet; more matches than the configured limit; database not available now",
+    ),
     Meaning(DOES_NOT_MATCH, (_STORE,), "SOP class is not that of the command; study of another patient, by policy"),
     Meaning(DOES_NOT_MATCH, _QUERY_RETRIEVE, "identifier malformed; in a region query the SR or ROI, or no such image"),
     Meaning(CANNOT_UNDERSTAND, (_STORE,), "data set unreadable, or its identifying UIDs missing or malformed"),
@@ -92,8 +98,10 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning(NO_SUCH_ACTION, (_COMMIT,), "Action Type ID is not 1"),
     Meaning(RESOURCE_LIMITATION, (_COMMIT,), "too many references, or reports that nobody has taken"),
 )
+_AWAY = (stored.FileError, stored.DatabaseAway)
 COMMENT_LENGTH = 64  # Error Comment (0000,0902) is LO
 UNFORESEEN = "unable to process: see the node's log"
+AWAY = "storage not available now: try again later"
 
 
 def status_of(error: Exception) -> int:
@@ -108,7 +116,7 @@ def is_foreseen(error: Exception) -> bool:
 
 def comment_of(error: Exception) -> str:
     """At most 64 printable ASCII characters for Error Comment; never the text of an unforeseen error."""
-    text = str(error) if is_foreseen(error) else UNFORESEEN
+    text = AWAY if isinstance(error, _AWAY) else str(error) if is_foreseen(error) else UNFORESEEN
     return log.printable(text)[:COMMENT_LENGTH]
 
 

@@ -28,6 +28,8 @@ STATUS_OF: Final[tuple[tuple[type[Exception], int], ...]] = (
     (errors.DecodeError, 422),
     (errors.ModelFailure, 503),
     (stored.StorageFull, 507),
+    (stored.FileError, 503),
+    (stored.DatabaseAway, 503),
     (Exception, 500),
 )
 

@@ -6,6 +6,7 @@ features and the job's end in one transaction. Run as `python -m dicomnode.worke
 
 import faulthandler
 import logging
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from dicomnode.workers import child, limits
 from encoder.errors import ImageError
 from encoder.local import LocalMap
 from encoder.pipeline import Pipeline
-from storage.errors import LeaseLost
+from storage.errors import DatabaseAway, FileError, LeaseLost, StorageFull
 from storage.records import Generation, Job, LocalFeatures, NewRegion
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
 IDLE_S = 1.0  # a worker nobody wakes looks for work this often: retries come due, other machines add jobs
 OVER_MEMORY = "needs more memory than ingest.maximum_memory_mib"
+AGAIN_S = 2.0  # between tries to write an end that the storage does not take
+AWAY = (DatabaseAway, FileError, StorageFull)  # what no film is to blame for
 HANGS = 0.9  # of the lease: the process ends itself before another worker takes the job
 
 
@@ -44,16 +47,32 @@ class IndexerPlan:
     models: ModelSettings = field(default_factory=ModelSettings)
 
 
+def _waited(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
 class Indexer:
     """Turns instances into regions and vectors, with one loaded pipeline for each model in use."""
 
-    def __init__(self, store: Store, plan: IndexerPlan, loading: limits.Loading = nullcontext) -> None:
-        """`loading`: what a model is loaded in; the process gives one that limits its memory afterwards."""
+    def __init__(
+        self,
+        store: Store,
+        plan: IndexerPlan,
+        loading: limits.Loading = nullcontext,
+        wait: Callable[[float], bool] = _waited,
+    ) -> None:
+        """`loading`: what a model is loaded in; the process gives one that limits its memory afterwards.
+
+        `wait`: waits for so many seconds; true when the worker is to end.
+        """
         self._store = store
+        self._wait = wait
         self._loading = loading
         self._plan = plan
         self._policy = decode.Policy.of(plan.ingest)
         self._pipelines: dict[str, Pipeline] = {}
+        self._latest: int | None = None  # the instance of the job before: what is of its study comes next
 
     def warm(self) -> None:
         """Load the live model before the first job asks for it."""
@@ -62,24 +81,45 @@ class Indexer:
             self._pipeline(live)
 
     def step(self) -> bool:
-        """Do one job if one is due. Returns whether there was one."""
+        """Do one job if one is due. Returns whether there was one, and the storage let it be done."""
         plan = self._plan
-        jobs = self._store.jobs.claim(plan.owner, plan.ingest.lease_s, 1, plan.generations)
-        for job in jobs:
-            self._do(job)
-        return bool(jobs)
+        try:
+            jobs = self._store.jobs.claim(plan.owner, plan.ingest.lease_s, 1, plan.generations, self._latest)
+        except AWAY as error:
+            logger.warning("no job can be had, the next look tries again: %s", log.frames(error))
+            return False
+        done = [self._do(job) for job in jobs]
+        self._latest = jobs[-1].instance_id if jobs else self._latest
+        return bool(done) and all(done)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job) -> bool:
         """One job from claim to end. A film that hangs a codec ends this process before its lease does."""
         faulthandler.dump_traceback_later(self._plan.ingest.lease_s * HANGS, exit=True)
         try:
-            self._ending(job)()
-        except LeaseLost:
-            logger.warning(
-                "job %s is no longer this worker's: the film was replaced or deleted, or took too long", job.id
-            )
+            ending = self._ending(job)
+            is_done = True
+        except AWAY as error:
+            logger.warning("job %s is handed back: %s", job.id, log.frames(error))
+            ending, is_done = partial(self._store.jobs.release, job.owner, counts=False), False
         finally:
             faulthandler.cancel_dump_traceback_later()
+        return self._end(job, ending) and is_done
+
+    def _end(self, job: Job, ending: Callable[[], object]) -> bool:
+        """Write the end; a storage that does not take it is given time, as long as the job is leased."""
+        until = time.monotonic() + self._plan.ingest.lease_s
+        while True:
+            try:
+                ending()
+                return True
+            except LeaseLost:
+                told = "job %s is no longer this worker's: the film was replaced or deleted, or took too long"
+                logger.warning(told, job.id)
+                return True
+            except AWAY as error:
+                logger.warning("the end of job %s cannot be written yet: %s", job.id, log.frames(error))
+            if self._wait(AGAIN_S) or time.monotonic() > until:
+                return False
 
     def _ending(self, job: Job) -> Callable[[], object]:
         """What is to be done with the job, decided and not yet written."""
@@ -90,7 +130,11 @@ class Indexer:
             return partial(jobs.not_indexable, job, str(error))
         except ImageError:
             return partial(jobs.not_indexable, job, str(NotIndexable(decode.Reason.NO_CONTRAST)))
+        except AWAY:
+            raise
         except DecodeError as error:
+            if isinstance(error.__cause__, OSError) and not self._store.files.is_there():
+                raise FileError("root folder: not the one that was opened") from error
             # The same bytes fail the same way; a disk that failed may be better next time.
             reason = OVER_MEMORY if isinstance(error.__cause__, MemoryError) else str(error)
             return partial(jobs.fail, job, reason, retry=isinstance(error.__cause__, OSError))
@@ -148,9 +192,10 @@ def main() -> None:
     """The process: plan from the lifeline, store opened, jobs done until the parent hangs up."""
     connection, plan = child.lifeline()
     log.configure(plan.log.level, plan.log.format)
-    store = Store.open(plan.root, plan.url or None, max_attempts=plan.ingest.maximum_attempts)
+    store = Store.open(plan.root, plan.url or None, max_attempts=plan.ingest.maximum_attempts, new=False)
     try:
-        indexer = Indexer(store, plan, partial(limits.lifted, plan.ingest.maximum_memory_mib, plan.models.device))
+        lifted = partial(limits.lifted, plan.ingest.maximum_memory_mib, plan.models.device)
+        indexer = Indexer(store, plan, lifted, partial(child.parent_gone, connection))
         indexer.warm()
         run(indexer.step, connection)
     finally:

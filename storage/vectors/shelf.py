@@ -272,6 +272,10 @@ class Shelf:
             if states.get(generation_id, "abandoned") == "abandoned":
                 self._snapshots.drop(generation_id)
 
+    def sweep(self, older_than: float) -> int:
+        """Remove half-written snapshots of dead processes; returns how many files went. See `Snapshots.sweep`."""
+        return self._snapshots.sweep(older_than)
+
     def check(self) -> list[Disagreement]:
         """Where a loaded partition and SQL disagree, after a refresh; none is what is right."""
         found = []

@@ -57,8 +57,7 @@ class Snapshots:
         """
         manifest = self._manifest(partition.key)
         with reported("index folder"):
-            self._root.mkdir(parents=True, exist_ok=True)
-            sync_folders(make_folder(manifest.parent, self._root))
+            sync_folders(make_folder(manifest.parent, self._root.parent))  # that is there, unless the device is gone
         names = {"exact": partition.exact} | ({"hnsw": partition.graph} if partition.graph else {})
         files = {}
         for kind, index in names.items():
@@ -117,6 +116,19 @@ class Snapshots:
         with reported("index folder"):
             for path in (manifest, *sorted(manifest.parent.glob(f"{manifest.stem}.*"))):
                 path.unlink(missing_ok=True)
+
+    def sweep(self, older_than: float) -> int:
+        """Remove what a process that was killed left half written; returns how many files went.
+
+        Files changed since `older_than` (seconds since 1970) stay: somebody may be writing them.
+        """
+        removed = 0
+        with reported("index folder"):
+            for path in self._root.glob("*/.*"):
+                if path.stat().st_mtime < older_than:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
 
     def generations(self) -> list[int]:
         """The generations that have snapshots."""

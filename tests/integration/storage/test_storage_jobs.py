@@ -302,3 +302,20 @@ def test_models_survive_the_round_trip(store: Store) -> None:
     model = Model("m", "p", 4, ("only",), ("a", "b"), {"present": 0.5, "unlike": [1, 2]})
     assert store.generations.ensure_live(model).model == model
     assert store.generations.live() == store.generations.get(1)
+
+
+def test_jobs_of_one_study_go_together(store: Store) -> None:
+    """Two studies that arrive interleaved; the live generation still goes before one that is being built."""
+    store.generations.ensure_live(MODEL)
+    for number in (0, 2, 1, 3):  # studies 0, 1, 0, 1
+        put(store, number)
+    building = store.generations.start(MODEL)
+    (first,) = store.jobs.claim("a", 60, 1)
+    (second,) = store.jobs.claim("a", 60, 1, beside=first.instance_id)
+    assert (first.sop_instance_uid, second.sop_instance_uid) == ("4.0000", "4.0001")
+    (third,) = store.jobs.claim("a", 60, 1, beside=second.instance_id)  # nothing of the study is left there
+    assert (third.sop_instance_uid, third.generation_id) == ("4.0002", first.generation_id)
+    (fourth,) = store.jobs.claim("a", 60, 1, beside=second.instance_id)
+    assert (fourth.sop_instance_uid, fourth.generation_id) == ("4.0003", first.generation_id)
+    (fifth,) = store.jobs.claim("a", 60, 1, beside=second.instance_id)
+    assert (fifth.sop_instance_uid, fifth.generation_id) == ("4.0000", building.id)

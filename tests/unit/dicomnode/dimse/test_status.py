@@ -6,7 +6,7 @@ import pytest
 
 from dicomnode import errors
 from dicomnode.dimse import status
-from storage.errors import DatabaseError, StorageFull
+from storage.errors import DatabaseAway, DatabaseError, FileError, StorageFull
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ from storage.errors import DatabaseError, StorageFull
         (errors.ImageNotStored("image not stored: send it first"), 0xA900),
         (errors.NotReady("no index yet"), 0xA700),
         (StorageFull("no room"), 0xA700),
+        (FileError("x"), 0xA700),
+        (DatabaseAway("x"), 0xA700),
         (errors.ModelFailure("x"), 0xC001),
         (DatabaseError("x"), 0xC001),
         (ZeroDivisionError("x"), 0xC001),
