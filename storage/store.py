@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from sqlalchemy import URL
 
@@ -37,7 +37,6 @@ from storage.vectors.shelf import EXACT_LIMIT, Shelf
 
 DATABASE = "dicomnode.sqlite"
 MODELS = "models"
-Engine = Literal["auto", "exact", "pgvector"]  # what searches vectors
 NO_LIMIT = sys.maxsize  # of a scan
 SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 
@@ -52,7 +51,7 @@ class Store:
         clock: Callable[[], float],
         exact_limit: int,
         max_attempts: int,
-        engine: Engine,
+        engine: str,
     ) -> None:
         """Use `open`."""
         self.root = root
@@ -83,7 +82,7 @@ class Store:
         clock: Callable[[], float] = time.time,
         exact_limit: int = EXACT_LIMIT,
         max_attempts: int = MAX_ATTEMPTS,
-        engine: Engine = "auto",
+        engine: str = "auto",
     ) -> Self:
         """Make what is missing below `root`, bring the schema up, open. Changes nothing that is kept.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import databases
 from tests.databases import DEBIAN, empty_database, running_cluster, with_pgvector
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,17 @@ def dcmtk() -> Path:
     if not found:
         _missing("DCMTK is not installed: dcmcjpeg not found", fatal=_in_ci())
     return Path(str(found)).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _archives_on_postgresql() -> Iterator[None]:
+    """Where DICOMNODE_TEST_DATABASE says so; see `make test-postgresql`."""
+    kind = os.environ.get(databases.VARIABLE, "")
+    if kind in ("", "sqlite"):
+        yield
+        return
+    with databases.elsewhere(kind):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode.dimse.client import Peer
+from tests import databases
 
 READY_S = 60.0
 STOP_S = 60.0
@@ -62,7 +63,7 @@ def running_node(root: Path, *arguments: str, environment: dict[str, str] | None
             stderr=log,
             text=True,
             start_new_session=True,
-            env=os.environ | (environment or {}),
+            env=os.environ | databases.environment(root) | (environment or {}),
         )
         assert process.stdout is not None
         try:
@@ -90,6 +91,7 @@ def dicomnode(*arguments: str | Path, check: bool = True, timeout: float = 300.0
         text=True,
         timeout=timeout,
         check=False,
+        env=os.environ | databases.environment_of([str(word) for word in arguments]),
     )
     assert not check or done.returncode == 0, done.stderr
     return done

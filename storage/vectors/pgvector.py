@@ -98,7 +98,8 @@ class Tables:
                 f"INSERT INTO {self.parent} (region_id, anatomy, instance_id, patient_row_id, v) "
                 "SELECT i, a, n, p, CAST(v AS pgvector.halfvec) FROM "
                 "unnest(CAST(:ids AS bigint[]), CAST(:anatomies AS smallint[]), "
-                "CAST(:instances AS bigint[]), CAST(:patients AS bigint[]), CAST(:vectors AS text[])) AS r(i, a, n, p, v)"
+                "CAST(:instances AS bigint[]), CAST(:patients AS bigint[]), CAST(:vectors AS text[])) "
+                "AS r(i, a, n, p, v)"
             ),
             values | owners,
         )

@@ -21,7 +21,7 @@ from storage.records import (
     NewStudy,
     Policy,
 )
-from storage.store import Engine, Store
+from storage.store import Store
 
 DIM = 16
 MODEL = Model("model-1", "/nowhere", DIM, ("anatomy", "finding"), ("lung", "heart", "spine"))
@@ -48,7 +48,7 @@ class Bench:
 
     root: Path
     url: str | None
-    engine: Engine = "auto"
+    engine: str = "auto"
     clock: Clock = field(default_factory=Clock)
     opened: list[Store] = field(default_factory=list)
 
