@@ -88,7 +88,8 @@ def _measured(database: Database, vectors: NDArray[np.float32], queries: NDArray
         )
         for name, search in searches.items()
     ]
-    note = f"{ANATOMIES} anatomies of {COUNT} vectors of {DIM} values; the questions are about the first. {_version(database)}"
+    about = f"{ANATOMIES} anatomies of {COUNT} vectors of {DIM} values; the questions are about the first."
+    note = f"{about} {_version(database)}"
     return Table(
         ("layout", "ms a search", "recall@10", "recall@10, look of another anatomy", "s to build"),
         tuple(rows),

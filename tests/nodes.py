@@ -53,12 +53,14 @@ class RunningNode:
 
 
 @contextmanager
-def running_node(root: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningNode]:
-    """`dicomnode serve` in a process group of its own, ready to be called."""
-    command = [sys.executable, "-m", "dicomnode", "serve", "--root", str(root), "--host", "127.0.0.1", "--port", "0"]
+def started(
+    command: str, root: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """A command that says when it is ready and then stays, in a process group of its own; what it said."""
+    words = [sys.executable, "-m", "dicomnode", command, "--root", str(root), "--json", *arguments]
     with (root.parent / f"{root.name}.log").open("a") as log:
         process = subprocess.Popen(
-            [*command, "--json", *arguments],
+            words,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -69,9 +71,8 @@ def running_node(root: Path, *arguments: str, environment: dict[str, str] | None
         try:
             waiting, _, _ = select.select([process.stdout], [], [], READY_S)
             line = process.stdout.readline() if waiting else ""
-            assert line, f"the node did not start:\n{Path(log.name).read_text()[-2000:]}"
-            ready = json.loads(line)
-            yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0), ready.get("http_port", 0))
+            assert line, f"{command} did not start:\n{Path(log.name).read_text()[-2000:]}"
+            yield process, json.loads(line)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -81,6 +82,14 @@ def running_node(root: Path, *arguments: str, environment: dict[str, str] | None
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
             process.stdout.close()
+
+
+@contextmanager
+def running_node(root: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningNode]:
+    """`dicomnode serve`, ready to be called."""
+    here = ("--host", "127.0.0.1", "--port", "0")
+    with started("serve", root, *here, *arguments, environment=environment) as (process, ready):
+        yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0), ready.get("http_port", 0))
 
 
 def dicomnode(*arguments: str | Path, check: bool = True, timeout: float = 300.0) -> "subprocess.CompletedProcess[str]":
