@@ -192,7 +192,7 @@ class ServedShelf(Shelf):
         states = {generation.id: generation.state for generation in self._generations.all()}
         with self._database.reading() as connection:
             held = set(connection.execute(select(NEAREST.c.generation_id)).scalars())
-        for generation_id in held:
+        for generation_id in held | {tables.generation for tables in self._followed}:
             if states.get(generation_id, "abandoned") == "abandoned":
                 self._drop(generation_id)
         with self._changing:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
-from storage.errors import GenerationError, VectorError
+from storage.errors import DatabaseError, GenerationError, VectorError
 from storage.records import Generation, NewPatient, NewRegion, NewSeries, NewStudy, Plan, SearchAnswer, SearchRequest
 from storage.store import Store
 from storage.vectors.hnsw import HnswIndex
@@ -131,6 +132,46 @@ def test_a_graph_that_finds_too_little_is_not_believed(
     answer = store.vectors.search(ask(live))
     assert told(store, answer) == oracle(store, ask(live))
     assert set(answer.plans.values()) == {"hnsw->exact"}
+
+
+def test_one_that_only_scans_makes_no_graph(bench: Bench, live: Generation) -> None:
+    bench.engine = "exact"
+    store = bench.open(exact_limit=1)
+    store.vectors.warm(live.id)
+    assert store.vectors.improve() == 0
+    assert set(store.vectors.search(ask(live)).plans.values()) == {"exact"}
+
+
+def test_a_database_without_pgvector_is_one_clear_error(bench: Bench, live: Generation) -> None:
+    bench.engine = "pgvector"
+    with pytest.raises(DatabaseError, match="pgvector"):
+        bench.open()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("bench", ["pgvector"], indirect=True)
+def test_tables_of_the_database_are_mended_and_made_anew(bench: Bench, live: Generation) -> None:
+    """They are a cache: what differs from SQL's rows is told, and a rebuild is right again, with its graphs."""
+    store = bench.open(exact_limit=10)
+    assert store.vectors.warm(live.id) == 2 * 3 * N
+    assert store.vectors.improve() == 6
+    assert store.vectors.check() == []
+    with store._database.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM nearest_{live.id}_0 WHERE anatomy = 1"))
+    assert [found.kind for found in store.vectors.check()] == ["index differs"]
+    assert store.vectors.rebuild(live.id) == 2 * 3 * N
+    assert store.vectors.check() == []
+    assert told(store, store.vectors.search(ask(live))) == oracle(store, ask(live))
+    new = store.generations.start(replace(MODEL, id="model-2"))
+    work_off(store)
+    store.generations.make_live(new.id)
+    store.vectors.warm(new.id)
+    store.generations.delete(live.id)
+    bench.open().vectors.forget()  # by another node
+    with store._database.reading() as connection:
+        parents = connection.execute(text("SELECT relname FROM pg_class WHERE relkind = 'p' ORDER BY 1")).scalars()
+        assert list(parents) == [f"nearest_{new.id}_0", f"nearest_{new.id}_1"]
+    assert store.vectors.check() == []
 
 
 @on_every_engine
