@@ -69,7 +69,7 @@ def _measured(database: Database, vectors: NDArray[np.float32], queries: NDArray
     built["pgvector, a partition's graph"] = timing.seconds(lambda: database.write(leaf.build_graph))
     built["pgvector, one graph of all, iterated"] = timing.seconds(lambda: database.write(_one_table))
     searches: dict[str, Search] = {
-        **{name: lambda q, e=index: e.search(q, 2 * K)[0][:K] for name, index in memory.items()},
+        **{name: lambda q, e=index: e.search(q, 2 * K + 32)[0][:K] for name, index in memory.items()},
         "pgvector, a partition's scan": _reading(database, lambda c, q: leaf.scan(c, q, K, Filter(None, None))[0]),
         "pgvector, a partition's graph": _reading(database, lambda c, q: leaf.walk(c, q, 2 * K + 32, None)[0][:K]),
         "pgvector, one graph of all, filtered": _reading(database, lambda c, q: _of_all(c, q, "off")),
