@@ -133,5 +133,6 @@ def elsewhere(kind: str) -> Iterator[None]:
     with running_cluster(programs) as cluster, pytest.MonkeyPatch.context() as patch:
         _elsewhere = Elsewhere(cluster, kind)
         patch.setattr(Store, "open", opened)
+        patch.setattr(Store, "is_at", lambda root: _elsewhere is not None and root.resolve() in _elsewhere.made)
         yield
         _elsewhere = None
