@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench bench-dimse bench-scale bench-store bench-web peers ohif pictures models fuzz soak clean
+.PHONY: install demo test test-postgresql check format bench bench-dimse bench-scale bench-store bench-web peers ohif pictures models fuzz soak clean
 
 install: $(STAMP)
 
@@ -24,6 +24,12 @@ demo: install
 JOBS ?= 2
 test: install
 	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadscope
+
+# The tests of nodes again, each archive on PostgreSQL (DATABASE=pgvector: with the index in the database too).
+DATABASE ?= postgresql
+TESTS ?= tests/integration tests/acceptance
+test-postgresql: install
+	DICOMNODE_TEST_DATABASE=$(DATABASE) $(BIN)/python -m pytest $(TESTS) -n $(JOBS) --dist loadscope
 
 check: install
 	$(BIN)/ruff format --check .

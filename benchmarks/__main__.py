@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, query, scale, sizing, steps, store, web
+from benchmarks import dimse, documents, index, ingest, pgvector, query, scale, sizing, steps, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -19,6 +19,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "query": query.run,
     "index": index.run,
     "sizing": sizing.run,
+    "pgvector": pgvector.run,
     "dimse": dimse.run,
     "web": web.run,
     "scale": scale.run,

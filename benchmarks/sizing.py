@@ -28,7 +28,7 @@ from storage.vectors.hnsw import HnswIndex
 from storage.vectors.index import VectorIndex
 
 FILMS = 1000  # of 29 regions each
-VECTORS = 50_000  # of one anatomy: where a graph begins, query.exact_below
+VECTORS = 50_000  # of one anatomy
 CLUSTERS, K, QUERIES = 400, 10, 100
 TOGETHER = 32  # films catalogued in one commit, as associations share one
 MIB = 1 << 20

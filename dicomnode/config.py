@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,11 @@ def _wrong_port(port: int) -> str:
     return "" if port else "must not be 0"
 
 
+def _wrong_name(name: str) -> str:
+    """Part of a file's name, and of what work is leased under."""
+    return "" if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", name) else "must be letters, digits and ._-"
+
+
 def _wrong_networks(networks: tuple[str, ...]) -> str:
     for network in networks:
         try:
@@ -104,6 +110,12 @@ class StorageSettings:
     minimum_free_mib: int = _setting(256, "MiB of free disk below which C-STORE is refused with 0xA700")
     patient_conflicts: str = _setting(
         "keep", "study of another patient: keep it under its first patient, or refuse it", choices=("keep", "refuse")
+    )
+    shared: bool = _setting(
+        False, "other nodes serve the same root and database; needs PostgreSQL, and the same setting on each"
+    )
+    node: str = _setting(
+        "", "name of this node among those that share, for as long as it lives; empty: its host's", wrong=_wrong_name
     )
     stable_age_s: float = _setting(60.0, "seconds without an arrival after which a study is complete")
 
@@ -227,7 +239,15 @@ class QuerySettings:
     default_matches: int = _setting(10, "hits returned when the query does not say how many")
     maximum_matches: int = _setting(1000, "hits returned at most, whatever the query says")
     maximum_answers: int = _setting(0, "plain C-FIND matches returned at most, then 0xA700; 0: all")
-    exact_below: int = _setting(500_000, "vectors of one anatomy up to which the scan is exact")
+    exact_below: int = _setting(
+        0, "vectors of one anatomy up to which the scan is exact; 0: 500 000 in memory, 10 000 in the database"
+    )
+    engine: str = _setting(
+        "auto",
+        "what finds the nearest vectors; auto: this node's memory, scanned and above exact_below by graphs; "
+        "exact: the same without graphs; pgvector: the database, for all nodes on it",
+        choices=("auto", "exact", "pgvector"),
+    )
     encode_timeout_s: float = _setting(60.0, "seconds to wait for the ROI to be encoded")
     threads: int = _setting(1, "CPU threads of the query model")
     local: bool = _setting(True, "rank an ROI much smaller than its region by the place that looks like it")
@@ -346,6 +366,10 @@ class Config:
     @property
     def root(self) -> Path:
         return Path(self.storage.root)
+
+    @property
+    def node(self) -> str:
+        return self.storage.node or socket.gethostname()
 
     def peer(self, name: str) -> PeerSettings:
         """The peer of that table. ConfigError, naming the nearest known one, when there is none."""
@@ -477,6 +501,14 @@ CONTRADICTIONS: tuple[tuple[Callable[[Config], bool], str], ...] = (
             and not any(peer.ae_title == config.query.results_to and peer.host for peer in config.peers)
         ),
         "query.results_to must be the AE title of a peer with a host",
+    ),
+    (
+        lambda config: config.storage.shared and not config.storage.url.startswith("postgresql"),
+        "storage.shared = true needs storage.url of a PostgreSQL database",
+    ),
+    (
+        lambda config: config.query.engine == "pgvector" and not config.storage.url.startswith("postgresql"),
+        "query.engine = pgvector needs storage.url of a PostgreSQL database",
     ),
 )
 

@@ -4,7 +4,7 @@ import fcntl
 import logging
 import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -44,21 +44,24 @@ from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 from storage.errors import FileError, StorageError
-from storage.store import Store
+from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
+SWEEP_AFTER = 700  # refreshes after which what nodes left that died shortly before this one started is old enough
 CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgrown its thresholds
 
 
 class Lock:
     """An advisory lock on a file under the root: one node, one reindexing at a time on one archive."""
 
-    def __init__(self, path: Path, holder: str) -> None:
+    def __init__(self, path: Path, holder: str, *, shared: bool = False) -> None:
+        """`shared`: with others that share it too, and with nobody who does not."""
         self._path = path
         self._holder = holder
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._file: TextIO | None = None
 
     def __enter__(self) -> Self:
@@ -68,7 +71,7 @@ class Lock:
         except OSError as error:
             raise DicomNodeError(f"cannot use {self._path.parent}: {error.strerror}") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, self._kind | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}") from error
@@ -81,6 +84,17 @@ class Lock:
             self._file.close()
 
 
+def place(config: Config) -> ExitStack:
+    """The locks of one node: alone on its root, or one of those that share it, each of another name."""
+    locks, root = ExitStack(), config.root
+    locks.enter_context(Lock(root / "serve.lock", "a node", shared=config.storage.shared))
+    if config.storage.shared:
+        with locks:
+            locks.enter_context(Lock(root / f"serve.{config.node}.lock", f"a node of the name {config.node}"))
+            return locks.pop_all()
+    return locks
+
+
 def open_store(config: Config) -> Store:
     """The archive of this configuration, migrated to this program's schema."""
     return Store.open(
@@ -88,6 +102,7 @@ def open_store(config: Config) -> Store:
         config.storage.url or None,
         exact_limit=config.query.exact_below,
         max_attempts=config.ingest.maximum_attempts,
+        engine=config.query.engine,
     )
 
 
@@ -96,7 +111,8 @@ class Node:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._lock = Lock(config.root / "serve.lock", "a node")
+        self._snapshots = Lock(config.root / "index.lock", "another node that writes snapshots")
+        self._writes_snapshots = False
         self._stopping = threading.Event()
         self._metrics = Metrics()
         self._trail = trail.of_config(config, socket.gethostname())
@@ -124,11 +140,10 @@ class Node:
         config = self._config
         models.check_runtime(config.models)
         certificates = Certificates.configured(config.tls)
-        self._lock.__enter__()
+        self._locks = place(config)
         self._store = open_store(config)
-        removed = self._store.sweep(age_s=0.0)  # the lock says that nothing is arriving
-        if removed:
-            logger.info("%d left-over files of an earlier run removed", removed)
+        # Alone, the lock says that nothing is arriving; what other nodes are receiving is younger than the default.
+        self._sweep(SWEEP_AGE_S if config.storage.shared else 0.0)
         generation = models.ensure_live(self._store, config.models.folder)
         self._roi = RoiProcess(
             RoiSettings(
@@ -140,7 +155,7 @@ class Node:
             ),
             config.query.encode_timeout_s,
         )
-        holder = f"serve@{socket.gethostname()}({config.root.resolve()})"  # one node, see `Lock`
+        holder = f"serve@{config.node}({config.root.resolve()})"  # one node, see `place`
         self._pool = Pool(
             self._store,
             IndexerPlan(
@@ -259,7 +274,9 @@ class Node:
         self._trail.close()
         logging.getLogger().removeHandler(self._counting)
         self._store.close()
-        self._lock.__exit__(None, None, None)
+        if self._writes_snapshots:
+            self._snapshots.__exit__(None, None, None)
+        self._locks.close()
 
     def _keep_index(self) -> None:
         rounds = 0
@@ -273,6 +290,9 @@ class Node:
                 self._calibrate()
             if rounds % SNAPSHOT_EVERY == 0:
                 self._snapshot()
+            if rounds == SWEEP_AFTER and self._config.storage.shared:
+                with suppress(StorageError):  # the next start tries again
+                    self._sweep(SWEEP_AGE_S)
 
     def _take_up(self) -> None:
         try:
@@ -294,7 +314,24 @@ class Node:
         except Exception as error:  # noqa: BLE001 - the thresholds it has go on
             logger.warning("what is unlike the archive could not be measured: %s", log.frames(error))
 
+    def _sweep(self, age_s: float) -> None:
+        """StorageError."""
+        removed = self._store.sweep(age_s)
+        if removed:
+            logger.info("%d left-over files of an earlier run removed", removed)
+
+    def _may_snapshot(self) -> bool:
+        """Alone, always; of nodes that share a root, the first that asks, until it ends."""
+        if self._config.storage.shared and not self._writes_snapshots:
+            with suppress(DicomNodeError):
+                self._snapshots.__enter__()
+                self._writes_snapshots = True
+            return self._writes_snapshots
+        return True
+
     def _snapshot(self) -> None:
+        if not self._may_snapshot():
+            return
         try:
             if not self._store.files.is_there():
                 raise FileError("root folder: not the one that was opened")

@@ -11,6 +11,7 @@ This module imports no torch until weights are read, so a process that only asks
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -187,15 +188,20 @@ def copy_model(source: Path, target: Path) -> ModelCard:
         if describe(target).model_id != card.model_id:
             raise CheckpointError(f"{target.name}: the folder already holds another model")
         return card
-    scratch = target.with_name(f"{target.name}.part-{os.getpid()}")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = target.with_name(f"{target.name}.part-{secrets.token_hex(4)}")
     scratch.mkdir(parents=True)
     for part in PARTS:
         place = home(source, part)
         manifest = read_manifest(place, part)
         _write(scratch / manifest.file, read_bytes(place, manifest))
         _write(scratch / f"{part}.json", (place / f"{part}.json").read_bytes())
-    scratch.replace(target)
+    try:
+        scratch.replace(target)
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not target.is_dir():  # else another node on this root was first
+            raise
+        return copy_model(source, target)
     _sync_folder(target.parent)
     return card
 

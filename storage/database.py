@@ -113,12 +113,24 @@ class Database:
             return str(row) if row is not None else None
 
     def upgrade(self) -> None:
-        """Bring the schema to this program's revision. DatabaseError when it is of a newer program."""
-        if self.revision() == REVISION:
+        """Bring the schema to this program's revision; leave that of a newer program that this one can work on.
+
+        DatabaseError when it is one that it cannot.
+        """
+        found = self.revision()
+        if found == REVISION or (found is not None and self._is_newer(found)):
             return
         from storage.migrations.run import upgrade  # alembic takes a while to import: only when there is work
 
         self.write(upgrade)
+
+    def _is_newer(self, revision: str) -> bool:
+        """Whether a newer program migrated the database, and says that this one may go on."""
+        if not revision.isdecimal() or int(revision) < int(REVISION):
+            return False
+        with self.reading() as connection:
+            oldest = connection.execute(_COUNTED, {"which": "oldest_program"}).scalar()
+        return oldest is not None and int(oldest) <= int(REVISION)
 
 
 def advance(connection: Connection, counter: str, steps: int) -> int:

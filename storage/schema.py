@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0006"  # the newest migration; a test compares it with the folder
+REVISION = "0007"  # the newest migration; a test compares it with the folder
 
 METADATA = MetaData(
     naming_convention={
@@ -222,6 +222,15 @@ REMOVAL = Table(
     Index(None, "generation_id", "anatomy", "seq"),
 )
 
+# How far the tables of a generation's vectors have followed its regions: see `vectors.pgvector`.
+NEAREST = Table(
+    "nearest",
+    METADATA,
+    Column("generation_id", RowId, primary_key=True, autoincrement=False),  # its tables outlive the row that it names
+    Column("projection", SmallInteger, primary_key=True, autoincrement=False),
+    Column("watermark", RowId, nullable=False),
+)
+
 # What an instance says of its patient or study against what was there before, for the administrator to mend.
 CONFLICT = Table(
     "conflict",
@@ -293,7 +302,8 @@ DELIVERY = Table(
 
 # `change`: the watermark of regions, written in the transaction it counts. `generation`: the lock between a
 # store's jobs and a new generation's. `pruned`: removals up to this value of `change` are not kept any more.
-# `expired`: studies that retention has deleted.
+# `expired`: studies that retention has deleted. `oldest_program`: the first revision whose programs can work on this
+# database, see Database.upgrade.
 COUNTER = Table(
     "counter",
     METADATA,

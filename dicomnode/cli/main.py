@@ -19,6 +19,7 @@ from dicomnode.cli import (
     serve,
     statements,
     verify,
+    work,
 )
 from dicomnode.errors import ConfigError, DicomNodeError
 from encoder.errors import EncoderError
@@ -36,7 +37,21 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"dicomnode {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (serve, demo, client, admin, questions, delete, verify, backup, model, learn, evaluate, statements):
+    for module in (
+        serve,
+        work,
+        demo,
+        client,
+        admin,
+        questions,
+        delete,
+        verify,
+        backup,
+        model,
+        learn,
+        evaluate,
+        statements,
+    ):
         module.add(commands)
     return top
 

@@ -35,6 +35,10 @@ class VectorIndex(Protocol):
         `vector`: (dim,) float32, unit norm. VectorError when it is not of this dimension.
         """
 
+
+class SavedIndex(VectorIndex, Protocol):
+    """One that lives in memory, and in a file between two runs."""
+
     def save(self, path: Path) -> None:
         """Write a file that is complete or absent. StorageFull, FileError."""
 

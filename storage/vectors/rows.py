@@ -55,8 +55,7 @@ class StoredRow:
 def added(connection: Connection, key: Key, after: int, upto: int) -> Iterator[tuple[Ids, NDArray[np.float16], Labels]]:
     """A partition's regions written in (after, upto], in pages: ids, stored vectors, (instance, patient) ids."""
     values = {"generation": key.generation, "anatomy": key.anatomy, "place": key.place, "after": after, "upto": upto}
-    streaming = connection.execution_options(stream_results=True)
-    with streaming.execute(_NEW, values) as result:
+    with connection.execute(_NEW, values, execution_options={"stream_results": True}) as result:
         for page in result.partitions(PAGE):
             yield _arrays(page)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ from storage.vectors.partition import Filter, Key, Partition
 from storage.vectors.scoring import cosines, unit, units
 from storage.vectors.snapshot import Snapshots, origin
 
-EXACT_LIMIT = 500_000  # vectors of an anatomy that are scanned; above, a graph is built
 LOADERS = 4  # partitions loaded at once
 GATHER_LIMIT = 512  # allowed instances whose rows are read from SQL instead of filtered in memory
 ATTEMPTS = 5  # searches again when candidates vanish from SQL between search and scoring
@@ -54,18 +54,20 @@ class Shelf:
     are hardly ever read; 4 x dim + 150 more where there is a graph.
     """
 
+    EXACT_LIMIT: ClassVar[int] = 500_000  # vectors of an anatomy that are scanned, unless told; above, a graph is built
+
     def __init__(
         self,
         database: Database,
         generations: Generations,
         folder: Path,
-        exact_limit: int = EXACT_LIMIT,
+        exact_limit: int = 0,
         gather_limit: int = GATHER_LIMIT,
     ) -> None:
         self._database = database
         self._generations = generations
         self._snapshots = Snapshots(folder)
-        self._exact_limit = exact_limit
+        self._exact_limit = exact_limit or self.EXACT_LIMIT
         self._gather_limit = gather_limit
         self._partitions: dict[Key, Partition] = {}
         self._known: dict[int, Generation] = {}  # what a generation is never changes, but for its state

@@ -1,5 +1,6 @@
 """What is no good film, or a damaged archive: one clear reason in the right place, and the node stays up."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dicomnode.query.request import Keys
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from storage.store import Store
-from tests import nodes
+from tests import databases, nodes
 
 HEART = VOCABULARY.named("cardiac silhouette")
 
@@ -187,7 +188,9 @@ def test_a_disk_that_fills_in_the_middle_of_an_object_is_0xa700_and_the_rest_goe
     shutil.rmtree(root, ignore_errors=True)
     with nodes.running_node(root, "--workers", "0"):
         pass  # the model set is copied before the limit holds
-    process = subprocess.Popen([sys.executable, "-c", LIMITED, str(root)], stdout=subprocess.PIPE, text=True)
+    told = os.environ | databases.environment(root)
+    command = [sys.executable, "-c", LIMITED, str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=told)
     try:
         import json
 

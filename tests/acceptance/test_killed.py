@@ -1,5 +1,6 @@
 """kill -9 of the whole process tree while films arrive: nothing acknowledged is lost, each is indexed once."""
 
+import os
 import random
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.errors import PeerError
 from storage.store import Store
-from tests import nodes
+from tests import databases, nodes
 
 COUNT = 36
 KILLS = 3
@@ -86,7 +87,8 @@ def test_reindexing_resumes_after_a_kill(drawn, tmp_path):
         nodes.dicomnode("wait", "--root", root, "--timeout", "300")
         before = nodes.answered("status", "--root", root)
         command = [sys.executable, "-m", "dicomnode", "reindex", "--root", str(root), "--json"]
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        told = os.environ | databases.environment(root)
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, env=told)
         with Store.open(root) as store:
             wait_for_progress(store, process)
         killed = nodes.RunningNode(root, 0, process)

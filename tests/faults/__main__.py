@@ -40,7 +40,7 @@ def main() -> int:
         sent.mkdir(parents=True)
         url = ""
         if given.database == "postgresql":
-            url = stack.enter_context(postgresql.cluster()).create("storm")
+            url = stack.enter_context(postgresql.cluster(postgresql.DEBIAN)).create("storm")
         report = Storm(Place(folder / "root", url), sent, given.seed).run(given.kills, Progress(given.kills))
     print(report.text(), f"seed {given.seed}, {given.database}", sep="\n")
     return 1 if report.wrong else 0

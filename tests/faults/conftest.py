@@ -1,25 +1,10 @@
-"""What the fault tests share: databases to be stopped, file systems to be filled."""
+"""What the fault tests share: file systems to be filled."""
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from tests import postgresql
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[postgresql.Cluster]:
-    """A running PostgreSQL."""
-    if not postgresql.is_installed():
-        reason = f"PostgreSQL is not installed in {postgresql.PROGRAMS}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with postgresql.cluster() as running:
-        yield running
 
 
 @pytest.fixture

@@ -63,18 +63,18 @@ def test_sqlite_locked_for_longer_than_it_waits(tmp_path):
 
 @pytest.mark.timeout(600)
 @pytest.mark.postgresql
-def test_postgresql_that_is_killed_and_gone_for_a_while(tmp_path):
+def test_postgresql_that_is_killed_and_gone_for_a_while(cluster: postgresql.Cluster, tmp_path):
     root, ledger, sending = tmp_path / "root", Ledger(), tmp_path / "sent"
-    with postgresql.cluster() as cluster:
-        place = Place(root, cluster.create("away"))
+    with postgresql.cluster(cluster.programs) as mortal:
+        place = Place(root, mortal.create("away"))
         environment = {"DICOMNODE_STORAGE__URL": place.url}
         with nodes.running_node(root, "--workers", "1", environment=environment, module=PROGRAM) as node:
             assert sent(node, films(sending, 1, 2), ledger) == [0, 0]
-            cluster.stop()
+            mortal.stop()
             assert set(refused_together(node, sending, ledger)) == {status.OUT_OF_RESOURCES}
             time.sleep(6)
             assert client.echo(node.peer) == 0
-            cluster.start()
+            mortal.start()
             assert sent(node, films(sending, 20, 2), ledger) == [0, 0]
             assert oracle.settle(place, node) == []
             # A file whose row could not be asked for is left to the next start.

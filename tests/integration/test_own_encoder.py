@@ -1,5 +1,6 @@
 """A hospital's own encoder on a running node: packed, checked, reindexed, asked, rolled back, as its page says."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from dicomnode import models
 from dicomnode.demo import films
 from encoder.anatomy import VOCABULARY
 from storage.store import Store
-from tests import nodes
+from tests import databases, nodes
 from tests.unit.encoder import small
 
 PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own-encoder.md"
@@ -40,7 +41,9 @@ class Hospital:
         """What somebody who reads the page types."""
         words = [str(self.node.root) if word == "/srv/archive" else word for word in shlex.split(command)]
         program = [sys.executable, "-m", "dicomnode"] if words[0] == "dicomnode" else [sys.executable]
-        done = subprocess.run([*program, *words[1:]], cwd=self.folder, capture_output=True, text=True, check=False)
+        told = os.environ | databases.environment_of(words)
+        command = [*program, *words[1:]]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, env=told)
         assert done.returncode == 0, done.stderr
 
     def ask(self) -> list[dict[str, object]]:

@@ -23,7 +23,6 @@ from storage.records import Question
 from storage.store import Store
 from tests.conftest import _in_ci, _missing
 from tests.integration import archives, asking
-from tests.integration.storage.conftest import cluster, postgresql  # noqa: F401 - fixtures
 
 DIM = 128
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from storage.records import (
@@ -26,6 +27,11 @@ DIM = 16
 MODEL = Model("model-1", "/nowhere", DIM, ("anatomy", "finding"), ("lung", "heart", "spine"))
 
 
+ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgresql)
+ON_PGVECTOR = pytest.param("pgvector", marks=pytest.mark.postgresql)
+on_every_engine = pytest.mark.parametrize("bench", ["sqlite", ON_POSTGRESQL, ON_PGVECTOR], indirect=True)
+
+
 @dataclass
 class Clock:
     """A clock that only moves when told."""
@@ -42,11 +48,12 @@ class Bench:
 
     root: Path
     url: str | None
+    engine: str = "auto"
     clock: Clock = field(default_factory=Clock)
     opened: list[Store] = field(default_factory=list)
 
     def open(self, exact_limit: int = 50_000) -> Store:
-        self.opened.append(Store.open(self.root, self.url, self.clock, exact_limit))
+        self.opened.append(Store.open(self.root, self.url, self.clock, exact_limit, engine=self.engine))
         return self.opened[-1]
 
 

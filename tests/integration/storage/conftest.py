@@ -1,6 +1,5 @@
-"""Stores on every database: SQLite in a folder, PostgreSQL in a throw-away cluster."""
+"""Stores on every database: SQLite in a folder, PostgreSQL in a throw-away cluster, with pgvector where it is asked."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,35 +7,14 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store
-from tests import postgresql as servers
-from tests.integration.storage.building import Bench
+from tests.integration.storage.building import ON_POSTGRESQL, Bench
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[servers.Cluster]:
-    """A running cluster."""
-    if not servers.is_installed():
-        reason = f"PostgreSQL is not installed in {servers.PROGRAMS}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with servers.cluster() as running:
-        yield running
-
-
-@pytest.fixture
-def postgresql(cluster: servers.Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database."""
-    name = f"t{abs(hash(request.node.nodeid)):x}"
-    yield cluster.create(name)
-    cluster.drop(name)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """A place for stores, on each database."""
-    url = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
-    bench = Bench(tmp_path / "root", url)
+    """A place for stores, on each database; of "pgvector" with indexes that are the database's, for who asks for it."""
+    url = None if request.param == "sqlite" else request.getfixturevalue(request.param)
+    bench = Bench(tmp_path / "root", url, "pgvector" if request.param == "pgvector" else "auto")
     yield bench
     for store in bench.opened:
         store.close()

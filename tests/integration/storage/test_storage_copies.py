@@ -5,25 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from dicomnode.cli import main
 from storage import copies
 from storage.store import Store
 from tests.integration import archives
+from tests.postgresql import Cluster
 
 pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
-def second(cluster: Path) -> Iterator[str]:
+def second(cluster: Cluster) -> Iterator[str]:
     """The URL of another empty database, its password one that the cluster does not ask for."""
-    engine = create_engine(f"postgresql+psycopg://postgres@/postgres?host={cluster}", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text("CREATE DATABASE twin"))
-        yield f"postgresql+psycopg://postgres:hunter2@/twin?host={cluster}"
-        connection.execute(text("DROP DATABASE twin WITH (FORCE)"))
-    engine.dispose()
+    with cluster.database("twin") as url:
+        yield url.replace("postgres@", "postgres:hunter2@")
 
 
 @pytest.fixture

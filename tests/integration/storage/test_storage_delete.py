@@ -18,7 +18,16 @@ from storage.records import Condition, Equals, LocalFeatures, NewPatient, NewSer
 from storage.schema import CONFLICT, METADATA, REMOVAL
 from storage.store import Store
 from storage.vectors import rows as rows_of_index
-from tests.integration.storage.building import MODEL, Bench, filled, put, regions_of, vectors_of, work_off
+from tests.integration.storage.building import (
+    MODEL,
+    Bench,
+    filled,
+    on_every_engine,
+    put,
+    regions_of,
+    vectors_of,
+    work_off,
+)
 
 PROJECT = Path(__file__).resolve().parents[3]
 InThreads = Callable[..., None]
@@ -137,6 +146,7 @@ def test_an_instance_sent_again_is_new_and_indexed_again(store: Store) -> None:
 # --- beside others -------------------------------------------------------------------------------------------------
 
 
+@on_every_engine
 @pytest.mark.parametrize("exact_limit", [50_000, 10])
 def test_the_index_of_another_process_follows_at_once(bench: Bench, store: Store, exact_limit: int) -> None:
     """With a graph too, and from a snapshot that still holds what went."""
@@ -155,6 +165,7 @@ def test_the_index_of_another_process_follows_at_once(bench: Bench, store: Store
     sound(store)
 
 
+@on_every_engine
 def test_searches_that_run_meanwhile_neither_fail_nor_fall_short(bench: Bench, store: Store) -> None:
     generation = filled(store, 40)
     serving = bench.open(exact_limit=10)
@@ -218,6 +229,7 @@ def test_a_worker_with_it_in_hand_loses_the_job(store: Store) -> None:
     sound(store)
 
 
+@on_every_engine
 def test_workers_receivers_and_deletions_at_once(bench: Bench, in_threads: InThreads) -> None:
     """What was deleted last stays away, what was stored last is there, and nothing contradicts anything."""
     opened = [bench.open() for _ in range(3)]
@@ -248,6 +260,7 @@ def test_workers_receivers_and_deletions_at_once(bench: Bench, in_threads: InThr
     sound(opened[0])
 
 
+@on_every_engine
 def test_while_a_generation_is_built_both_lose_it(bench: Bench, store: Store) -> None:
     live = filled(store, 8)
     building = store.generations.start(replace(MODEL, id="model-2"))
@@ -321,6 +334,7 @@ def removals(store: Store) -> int:
     return rows(store)[REMOVAL.name]
 
 
+@on_every_engine
 def test_removals_are_forgotten_and_who_is_behind_begins_anew(bench: Bench, store: Store) -> None:
     generation = filled(store, 12)
     behind, snapshots = bench.open(exact_limit=5), bench.open(exact_limit=5)

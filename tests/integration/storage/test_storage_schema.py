@@ -1,20 +1,40 @@
 """All migrations applied, and the tables as the program sees them: the same."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from storage.database import Database
 from storage.errors import DatabaseError
 from storage.migrations.run import configuration, newest
 from storage.schema import METADATA, REVISION
 from storage.store import DATABASE, Store
-from tests.integration.storage.building import Bench, filled
+from tests.integration.storage.building import Bench, filled, put, work_off
+
+SAME = 7777  # every number of a row: its own, and that of each row above it
 
 SQLITE_DDL = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%' ORDER BY name"
 POSTGRESQL_DDL = """
@@ -100,11 +120,69 @@ def test_an_archive_of_the_first_schema_is_brought_up_with_what_it_holds(bench: 
     database.close()
 
 
-def test_newer_schema_is_refused(bench: Bench, store: Store) -> None:
+def test_newer_schema_that_this_program_cannot_work_on_is_refused(bench: Bench, store: Store) -> None:
     with store._database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE counter SET value = 9999 WHERE name = 'oldest_program'"))
     with pytest.raises(DatabaseError, match="not one this program knows"):
         bench.open()
+
+
+def test_a_program_goes_on_after_a_newer_one_has_migrated(bench: Bench, store: Store) -> None:
+    """And its workers start again on what the newer one left: a rolling upgrade."""
+    generation = filled(store, 2)
+    with store._database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("CREATE TABLE of_the_future (id INTEGER PRIMARY KEY)"))
+        connection.execute(text("ALTER TABLE instance ADD COLUMN of_the_future TEXT"))
+    put(store, 5)
+    work_off(bench.open())
+    assert store.jobs.counts(generation.id).indexed == 3
+    assert store.check() == []
+
+
+def _row(table: Table) -> dict[str, object]:
+    """A row of a table as a program of its revision writes it: every column that it knows."""
+    kinds: list[tuple[type, object]] = [(JSON, {}), (Integer, SAME), (Float, 1.0), (LargeBinary, b"x"), (String, "x")]
+    return {
+        column.name: next(value for kind, value in kinds if isinstance(column.type, kind)) for column in table.columns
+    }
+
+
+def _revisions() -> list[str]:
+    return [each.revision for each in ScriptDirectory.from_config(configuration()).walk_revisions()][::-1]
+
+
+def test_what_programs_before_a_migration_write_can_be_written_after_it(bench: Bench) -> None:
+    """Migrations only add. Each table as it was, with each column as it was, takes every statement still."""
+    bench.root.mkdir(parents=True)
+    database = Database(bench.url or f"sqlite:///{bench.root / DATABASE}")
+    config = configuration()
+
+    def to(revision: str) -> Callable[[Connection], None]:
+        def work(connection: Connection) -> None:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+
+        return work
+
+    before = MetaData()
+    for revision in _revisions():
+        database.write(to(revision))
+        for table in before.sorted_tables:
+            with database.engine.begin() as connection:
+                connection.execute(insert(table).values(_row(table)))
+                connection.execute(update(table).values({c.name: c for c in table.columns if not c.primary_key}))
+                assert len(connection.execute(select(table)).all()) >= 1
+        for table in reversed(before.sorted_tables):
+            with database.engine.begin() as connection:
+                gone = next(iter(table.primary_key.columns))
+                connection.execute(delete(table).where(gone == _row(table)[gone.name]))
+        before = MetaData()
+        before.reflect(database.engine)
+        before.remove(before.tables["alembic_version"])
+    assert set(before.tables) == set(METADATA.tables)
+    database.close()
 
 
 def test_sqlite_is_made_durable(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
-from storage.errors import GenerationError, VectorError
+from storage.errors import DatabaseError, GenerationError, VectorError
 from storage.records import Generation, NewPatient, NewRegion, NewSeries, NewStudy, Plan, SearchAnswer, SearchRequest
 from storage.store import Store
 from storage.vectors.hnsw import HnswIndex
@@ -17,6 +18,7 @@ from tests.integration.storage.building import (
     MODEL,
     Bench,
     filled,
+    on_every_engine,
     put,
     regions_of,
     vectors_of,
@@ -71,6 +73,7 @@ def few(store: Store, n: int) -> np.ndarray:
 # --- every plan ---
 
 
+@on_every_engine
 @pytest.mark.parametrize(
     ("exact_limit", "gather_limit", "filtered", "plan"),
     [
@@ -96,6 +99,7 @@ def test_every_plan_gives_the_oracles_answer(
         assert len(answer.hits) == 10
 
 
+@on_every_engine
 def test_a_filter_never_shortens_the_answer(bench: Bench, live: Generation) -> None:
     """The excluded patient owns the nearest regions; the graph must not be asked for too few."""
     store = bench.open(exact_limit=10)
@@ -130,6 +134,47 @@ def test_a_graph_that_finds_too_little_is_not_believed(
     assert set(answer.plans.values()) == {"hnsw->exact"}
 
 
+def test_one_that_only_scans_makes_no_graph(bench: Bench, live: Generation) -> None:
+    bench.engine = "exact"
+    store = bench.open(exact_limit=1)
+    store.vectors.warm(live.id)
+    assert store.vectors.improve() == 0
+    assert set(store.vectors.search(ask(live)).plans.values()) == {"exact"}
+
+
+def test_a_database_without_pgvector_is_one_clear_error(bench: Bench, live: Generation) -> None:
+    bench.engine = "pgvector"
+    with pytest.raises(DatabaseError, match="pgvector"):
+        bench.open()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("bench", ["pgvector"], indirect=True)
+def test_tables_of_the_database_are_mended_and_made_anew(bench: Bench, live: Generation) -> None:
+    """They are a cache: what differs from SQL's rows is told, and a rebuild is right again, with its graphs."""
+    store = bench.open(exact_limit=10)
+    assert store.vectors.warm(live.id) == 2 * 3 * N
+    assert store.vectors.improve() == 6
+    assert store.vectors.check() == []
+    with store._database.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM nearest_{live.id}_0 WHERE anatomy = 1"))
+    assert [found.kind for found in store.vectors.check()] == ["index differs"]
+    assert store.vectors.rebuild(live.id) == 2 * 3 * N
+    assert store.vectors.check() == []
+    assert told(store, store.vectors.search(ask(live))) == oracle(store, ask(live))
+    new = store.generations.start(replace(MODEL, id="model-2"))
+    work_off(store)
+    store.generations.make_live(new.id)
+    store.vectors.warm(new.id)
+    store.generations.delete(live.id)
+    bench.open().vectors.forget()  # by another node
+    with store._database.reading() as connection:
+        parents = connection.execute(text("SELECT relname FROM pg_class WHERE relkind = 'p' ORDER BY 1")).scalars()
+        assert list(parents) == [f"nearest_{new.id}_0", f"nearest_{new.id}_1"]
+    assert store.vectors.check() == []
+
+
+@on_every_engine
 def test_the_asking_patient_never_answers_and_scores_are_limited(store: Store, live: Generation) -> None:
     request = ask(live, excluded_patient=1, minimum_score=0.2, k=1000)
     answer = store.vectors.search(request)
@@ -139,6 +184,7 @@ def test_the_asking_patient_never_answers_and_scores_are_limited(store: Store, l
     assert 1 not in owners
 
 
+@on_every_engine
 def test_projections_are_not_mixed(store: Store, live: Generation) -> None:
     own = vectors_of("4.0003", 1, projection=1)
     best = store.vectors.search(ask(live, vector=own, projection="finding", k=1)).hits[0]
@@ -146,11 +192,13 @@ def test_projections_are_not_mixed(store: Store, live: Generation) -> None:
     assert store.vectors.search(ask(live, vector=own, projection="anatomy", k=1)).hits[0].score < 0.99
 
 
+@on_every_engine
 def test_nothing_asked_nothing_found(store: Store, live: Generation) -> None:
     for changes in ({"anatomies": ()}, {"anatomies": (77,)}, {"k": 0}, {"allowed": np.empty(0, np.int64)}):
         assert store.vectors.search(ask(live, **changes)).hits == ()
 
 
+@on_every_engine
 def test_questions_that_make_no_sense_are_refused(store: Store, live: Generation) -> None:
     with pytest.raises(GenerationError, match="no generation 99"):
         store.vectors.search(replace(ask(live), generation=99))
@@ -191,6 +239,7 @@ def test_the_order_of_arrival_does_not_show(bench: Bench, tmp_path: Path) -> Non
     assert len({score for score, _, _ in ties}) < len(ties)
 
 
+@on_every_engine
 def test_company_and_plan_do_not_show(bench: Bench, live: Generation) -> None:
     scan, graph = bench.open(), bench.open(exact_limit=1)
     graph.vectors.warm(live.id)
@@ -208,6 +257,7 @@ def test_company_and_plan_do_not_show(bench: Bench, live: Generation) -> None:
 # --- following SQL ---
 
 
+@on_every_engine
 def test_what_is_committed_is_found_at_once(bench: Bench, live: Generation) -> None:
     """By another process's index too, added or removed."""
     writer, reader = bench.open(), bench.open(exact_limit=10)
@@ -231,6 +281,7 @@ def test_nothing_changed_costs_one_row(store: Store, live: Generation, monkeypat
     assert store.vectors.refresh() == 3 * N
 
 
+@on_every_engine
 def test_many_ask_while_others_write(bench: Bench, live: Generation, in_threads: InThreads) -> None:
     writer, reader = bench.open(), bench.open(exact_limit=10)
     everyone = reader.catalog.candidates([])
@@ -386,6 +437,7 @@ def test_a_deleted_generation_is_forgotten(bench: Bench, saved: Generation) -> N
     assert len(store.vectors.search(ask(new)).hits) == 10
 
 
+@on_every_engine
 def test_two_generations_answer_alike(store: Store, live: Generation) -> None:
     """A reindex with the same vectors changes nothing that a peer sees."""
     before = told(store, store.vectors.search(ask(live)))

@@ -1,21 +1,26 @@
 """Indexes of vectors: one suite for every kind, then what each promises alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from storage.database import Database
 from storage.errors import FileError, SnapshotDamaged, VectorError
 from storage.vectors import codes
 from storage.vectors.exact import ExactIndex
 from storage.vectors.hnsw import HnswIndex
-from storage.vectors.index import VectorIndex
+from storage.vectors.index import SavedIndex, VectorIndex
+from storage.vectors.partition import Key
+from storage.vectors.pgvector import PgvectorIndex, Tables
 from storage.vectors.scoring import cosines, unit, units
 
 DIM = 32
 Make = Callable[[int], VectorIndex]
+MakeSaved = Callable[[int], SavedIndex]
 
 
 def some(n: int, seed: int = 0) -> np.ndarray:
@@ -29,8 +34,41 @@ def ids_of(n: int, first: int = 1) -> np.ndarray:
 
 
 @pytest.fixture(params=[ExactIndex, HnswIndex])
-def make(request: pytest.FixtureRequest) -> Make:
+def saved(request: pytest.FixtureRequest) -> MakeSaved:
     return request.param
+
+
+def in_database(url: str, *, graph: bool) -> Iterator[Make]:
+    """Makes indexes in PostgreSQL, scanned or with a graph."""
+    database = Database(url)
+    database.upgrade()
+    numbers = count(1)
+
+    def new(dim: int) -> PgvectorIndex:
+        key = Key(next(numbers), 0, 1)
+        database.write(lambda connection: Tables(key.generation, 0).create(connection, dim, 2))
+        index = PgvectorIndex(database, key, dim)
+        if graph:
+            database.write(index.build_graph)
+        return index
+
+    yield new
+    database.close()
+
+
+KINDS = [
+    "exact",
+    "hnsw",
+    *(pytest.param(kind, marks=pytest.mark.postgresql) for kind in ("pgvector", "pgvector graph")),
+]
+
+
+@pytest.fixture(params=KINDS)
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    if request.param in ("exact", "hnsw"):
+        yield {"exact": ExactIndex, "hnsw": HnswIndex}[request.param]
+    else:
+        yield from in_database(request.getfixturevalue("pgvector"), graph=request.param == "pgvector graph")
 
 
 # --- every index ---------------------------------------------------------------------------------------------------
@@ -106,12 +144,12 @@ def test_another_dimension_is_refused(make: Make) -> None:
         index.search(np.ones(DIM - 1, np.float32), 1)
 
 
-def test_saved_and_loaded_is_the_same(make: Make, tmp_path: Path) -> None:
-    index = make(DIM)
+def test_saved_and_loaded_is_the_same(saved: MakeSaved, tmp_path: Path) -> None:
+    index = saved(DIM)
     index.add(ids_of(400), some(400))
     index.remove(ids_of(50, 100))
     index.save(tmp_path / "index")
-    again = make(DIM)
+    again = saved(DIM)
     again.load(tmp_path / "index")
     assert len(again) == 350
     for query in some(10, seed=5):
@@ -123,18 +161,18 @@ def test_saved_and_loaded_is_the_same(make: Make, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
-def test_a_file_of_another_dimension_is_refused(make: Make, tmp_path: Path) -> None:
-    make(DIM).save(tmp_path / "empty")
-    index = make(DIM)
+def test_a_file_of_another_dimension_is_refused(saved: MakeSaved, tmp_path: Path) -> None:
+    saved(DIM).save(tmp_path / "empty")
+    index = saved(DIM)
     index.add(ids_of(10), some(10))
     index.save(tmp_path / "index")
     for name in ("index", "empty"):
         with pytest.raises(SnapshotDamaged):
-            make(DIM * 2).load(tmp_path / name)
+            saved(DIM * 2).load(tmp_path / name)
 
 
-def test_a_missing_folder_is_an_error(make: Make, tmp_path: Path) -> None:
-    index = make(DIM)
+def test_a_missing_folder_is_an_error(saved: MakeSaved, tmp_path: Path) -> None:
+    index = saved(DIM)
     index.add(ids_of(10), some(10))
     with pytest.raises(FileError):
         index.save(tmp_path / "none" / "index")
