@@ -4,6 +4,8 @@ import fcntl
 import logging
 import socket
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -41,9 +43,13 @@ from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
+from storage.errands import Errand
 from storage.store import Store
 
 logger = logging.getLogger(__name__)
+LOOK_S = 0.5  # a command that asks whether a node runs holds its lock for a moment
+IMPORTING = "import.lock"  # under the root, held by who takes files in without the node
+INGEST_NICENESS = 5  # nice(2): the query model comes first, reindexing last
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
@@ -53,9 +59,11 @@ CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgr
 class Lock:
     """An advisory lock on a file under the root: one node, one reindexing at a time on one archive."""
 
-    def __init__(self, path: Path, holder: str) -> None:
+    def __init__(self, path: Path, holder: str, wait_s: float = 0.0) -> None:
+        """`wait_s`: how long another may hold it for a look whether anybody does."""
         self._path = path
         self._holder = holder
+        self._wait_s = wait_s
         self._file: TextIO | None = None
 
     def __enter__(self) -> Self:
@@ -64,11 +72,12 @@ class Lock:
             self._file = self._path.open("a")
         except OSError as error:
             raise DicomNodeError(f"cannot use {self._path.parent}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}") from error
+        deadline = time.monotonic() + self._wait_s
+        while not _locked(self._file):
+            if time.monotonic() >= deadline:
+                self._file.close()
+                raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}")
+            time.sleep(0.05)
         return self
 
     def __exit__(
@@ -76,6 +85,14 @@ class Lock:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def open_store(config: Config) -> Store:
@@ -93,12 +110,13 @@ class Node:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._lock = Lock(config.root / "serve.lock", "a node")
+        self._lock = Lock(config.root / "serve.lock", "a node", LOOK_S)
         self._stopping = threading.Event()
         self._metrics = Metrics()
         self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
         self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
+        self._errands: dict[Errand, Callable[[], None]] = {"rebuild": self._rebuild, "prepare": self._prepare}
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
     @property
@@ -120,7 +138,7 @@ class Node:
         certificates = Certificates.configured(config.tls)
         self._lock.__enter__()
         self._store = open_store(config)
-        removed = self._store.sweep(age_s=0.0)  # the lock says that nothing is arriving
+        removed = self._sweep()
         if removed:
             logger.info("%d left-over files of an earlier run removed", removed)
         generation = models.ensure_live(self._store, config.models.folder)
@@ -144,6 +162,7 @@ class Node:
                 config.ingest,
                 config.log,
                 models=config.models,
+                niceness=INGEST_NICENESS,
             ),
             config.ingest.workers,
         )
@@ -179,6 +198,14 @@ class Node:
             self._web = WebPort(config, self._store, intake, asking, self._metrics, checks, contacts)
         self._metrics.watch(Gauges(self._store, lambda: self._receiver.associations))
         self._begin()
+
+    def _sweep(self) -> int:
+        """Remove what earlier processes left; the locks say that nothing is arriving, or that an import runs."""
+        try:
+            with Lock(self._config.root / IMPORTING, "an import"):
+                return self._store.sweep(age_s=0.0)
+        except DicomNodeError:
+            return self._store.sweep()
 
     def _on_arrival(self) -> None:
         self._metrics.received()
@@ -234,6 +261,7 @@ class Node:
         rounds = 0
         while not self._stopping.wait(REFRESH_S):
             self._take_up()
+            self._run_errands()
             rounds += 1
             if rounds == SCRIBE_AFTER:
                 with suppress(OSError):  # no room for a process: it is tried again when it is needed
@@ -250,10 +278,35 @@ class Node:
                 self._store.vectors.warm(live.id)
                 self._store.vectors.forget()
                 self._warm = live.id
+                self._roi.settle(self._store.root / live.model.path)
             self._store.vectors.refresh()
             self._store.vectors.improve()
         except Exception as error:  # noqa: BLE001 - upkeep goes on: queries bring the index up themselves
             logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
+
+    def _run_errands(self) -> None:
+        """What commands have asked for since the last round."""
+        for errand, work in self._errands.items():
+            try:
+                asked = self._store.errands.asked(errand)
+                if asked > self._store.errands.done(errand):
+                    work()
+                    self._store.errands.finish(errand, asked)
+            except Exception as error:  # noqa: BLE001 - whoever asked gives up; the next round tries again
+                logger.error("asked to %s the index, the next round tries again: %s", errand, log.frames(error))
+
+    def _rebuild(self) -> None:
+        live = self._store.generations.live()
+        if live is not None:
+            vectors = self._store.vectors.renew(live.id)
+            logger.info("index of generation %d made anew from the database: %d vectors", live.id, vectors)
+
+    def _prepare(self) -> None:
+        """Load what the generation being built will need: the first question after the swap waits for nothing."""
+        building = self._store.generations.building()
+        if building is not None:
+            self._store.vectors.warm(building.id)
+            self._roi.prepare(self._store.root / building.model.path)
 
     def _calibrate(self) -> None:
         try:

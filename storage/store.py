@@ -22,6 +22,7 @@ from storage.conflicts import Conflicts
 from storage.database import Database
 from storage.deletion import Deletion
 from storage.durable import make_folder, reported, sync_folders
+from storage.errands import Errands
 from storage.errors import StorageError
 from storage.files import Files
 from storage.generations import Generations
@@ -61,6 +62,7 @@ class Store:
         self.deliveries = Deliveries(database, clock)
         self.regions = Regions(database)
         self.local_maps = LocalMaps(database)
+        self.errands = Errands(database)
         self.vectors = Shelf(database, self.generations, root / "index", exact_limit)
 
     @classmethod

@@ -5,7 +5,20 @@ import sys
 from collections.abc import Sequence
 
 from dicomnode import __version__
-from dicomnode.cli import admin, client, delete, demo, evaluate, learn, model, output, questions, serve, statements
+from dicomnode.cli import (
+    admin,
+    client,
+    delete,
+    demo,
+    evaluate,
+    importing,
+    learn,
+    model,
+    output,
+    questions,
+    serve,
+    statements,
+)
 from dicomnode.errors import ConfigError, DicomNodeError
 from encoder.errors import EncoderError
 from storage.errors import StorageError
@@ -22,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"dicomnode {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (serve, demo, client, admin, questions, delete, model, learn, evaluate, statements):
+    for module in (serve, demo, client, importing, admin, questions, delete, model, learn, evaluate, statements):
         module.add(commands)
     return top
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode import calibration, config, node, reindex
+from dicomnode import calibration, config, node, reindex, verification
 from dicomnode.cli import main
 from dicomnode.errors import DicomNodeError
 from dicomnode.models import SLACK
@@ -275,6 +275,9 @@ class Working:
     def start(self) -> None:
         work_off(self._store)
 
+    def check(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 
@@ -312,7 +315,7 @@ def test_a_new_generation_is_measured_before_it_goes_live(
 def test_a_generation_that_is_refused_leaves_the_live_one_as_it_was(
     store: Store, reindexing: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reindex, "LEAST_SHARE", 2.0)
+    monkeypatch.setattr(verification, "LEAST_SHARE", 2.0)
     with pytest.raises(DicomNodeError, match="not swapped"):
         reindex.run(store, reindexing, tmp_path / "other", lambda *_: None)
     assert live(store).model.thresholds == {**GIVEN, SLACK: 1.0}
