@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, query, store, web
+from benchmarks import dimse, documents, index, ingest, query, reindex, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -19,6 +19,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "index": index.run,
     "dimse": dimse.run,
     "web": web.run,
+    "reindex": reindex.run,
 }
 
 
@@ -65,6 +66,8 @@ def _run(name: str, arguments: argparse.Namespace) -> Table:
 def _work(name: str, arguments: argparse.Namespace) -> Callable[[int], Any]:
     if name == "dimse":
         return partial(dimse.run, quick=arguments.quick)
+    if name == "reindex":
+        return partial(reindex.run, quick=arguments.quick)
     if name == "web":
         return partial(web.run, quick=arguments.quick, given=arguments.films)
     return ALL[name]
