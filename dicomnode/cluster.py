@@ -8,12 +8,13 @@ Workers on other machines need the root under the same path, the database by URL
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import redirect_stdout
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,10 @@ LOCAL = "local"  # in place of an address: a cluster of its own on this machine,
 TURN_S = 2.0  # a worker works so long before it says how far it is
 IDLE_S = 1.0  # before a worker that found nothing looks again
 START_S = 180.0  # until every worker has opened the archive and loaded the model
-LEAST_WORDS = 3  # failures in a row of one worker that end the command
+RETRIES = 3  # of a batch whose worker died
+PATIENCE_S = (
+    600.0  # for a worker that dies or fails again and again: films that kill it are failed one by one meanwhile
+)
 STOP_S = 30.0
 
 
@@ -54,11 +58,14 @@ class Cluster:
     def __init__(self, address: str, workers: int) -> None:
         """`workers`: how many processes; of a cluster that runs, what it has CPUs for where that is less."""
         self.ray = ray_module()
+        self._printed = redirect_stdout(sys.stderr)  # Ray prints what dies; standard output is the command's
         own = address == LOCAL
         where: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if own else {"address": address}
         try:
+            self._printed.__enter__()
             self.ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            self.close()
             raise DicomNodeError(f"no Ray cluster at {address}: {type(error).__name__}") from error
         cpus = int(self.ray.cluster_resources().get("CPU", 0))
         if not cpus:
@@ -66,9 +73,12 @@ class Cluster:
             raise DicomNodeError(f"the Ray cluster at {address} has no CPUs")
         self.size = max(1, min(workers, cpus))
 
-    def start(self, cls: type[Any], *settings: Any) -> list[Any]:
-        """`size` actors of a class, each told its number, ready. DicomNodeError when one cannot begin."""
-        kind = self.ray.remote(cls).options(num_cpus=1, max_restarts=-1)
+    def start(self, cls: type[Any], *settings: Any, retries: int) -> list[Any]:
+        """`size` actors of a class, each told its number, ready. DicomNodeError when one cannot begin.
+
+        `retries`: how often a call is made again by itself when its actor died.
+        """
+        kind = self.ray.remote(cls).options(num_cpus=1, max_restarts=-1, max_task_retries=retries)
         actors = [kind.remote(*settings, number) for number in range(self.size)]
         try:
             hosts = self.ray.get([actor.ready.remote() for actor in actors], timeout=START_S)
@@ -81,6 +91,7 @@ class Cluster:
     def close(self) -> None:
         """Let go of the cluster; one of its own ends."""
         self.ray.shutdown()
+        self._printed.__exit__(None, None, None)
 
 
 def _reason(error: BaseException) -> str:
@@ -122,16 +133,17 @@ class Encoder:
         self._indexer.warm()
         return os.uname().nodename
 
-    def work(self) -> int:
-        """Do jobs for a turn, at the plan's pace; how many there were."""
-        done, end = 0, time.monotonic() + TURN_S
-        while time.monotonic() < end and not self._plan.pace.closed_s(datetime.now()):
-            started = time.monotonic()
-            if not self._indexer.step():
-                break
-            done += 1
-            time.sleep(self._plan.pace.pause_s(time.monotonic() - started))
-        return done
+    def work(self) -> float:
+        """Do jobs for a turn, at the plan's pace; how many seconds the next turn is to be put off."""
+        end = time.monotonic() + TURN_S
+        while (started := time.monotonic()) < end:
+            if self._plan.pace.closed_s(datetime.now()) or not self._indexer.step():
+                return IDLE_S
+            rest_s = self._plan.pace.pause_s(time.monotonic() - started)
+            if rest_s > end - time.monotonic():
+                return rest_s
+            time.sleep(rest_s)
+        return 0.0
 
 
 class RayCrew:
@@ -151,7 +163,7 @@ class RayCrew:
         self._cluster = Cluster(self._address, self._workers)
         plan = replace(self._plan, pace=replace(self._plan.pace, workers=self._cluster.size))
         self._store.jobs.release(f"{plan.owner}/", counts=False)
-        self._actors = self._cluster.start(Encoder, plan, os.uname().nodename)
+        self._actors = self._cluster.start(Encoder, plan, os.uname().nodename, retries=0)
         self._thread.start()
 
     def check(self) -> None:
@@ -180,7 +192,8 @@ class RayCrew:
         ray = self._cluster.ray
         due = dict.fromkeys(range(len(self._actors)), 0.0)  # worker -> when its next turn begins
         turns: dict[Any, int] = {}
-        failures = dict.fromkeys(due, 0)
+        worked = dict.fromkeys(due, time.monotonic())  # when its latest turn was one without failure
+        failing: set[int] = set()
         while not self._stopping.is_set() or turns:
             for number in [each for each, when in due.items() if when <= time.monotonic()]:
                 if not self._stopping.is_set():
@@ -191,24 +204,27 @@ class RayCrew:
             done, _ = ray.wait(list(turns), timeout=0.2) if turns else ([], [])
             for turn in done:
                 number = turns.pop(turn)
-                wait_s, failures[number] = self._turn_of(turn, number, failures[number])
+                wait_s, failure = self._turn_of(turn, number)
                 due[number] = time.monotonic() + wait_s
+                if failure and number not in failing:
+                    logger.warning("Ray worker %d ended or failed and is asked again: %s", number, failure)
+                    failing.add(number)
+                if not failure:
+                    worked[number] = time.monotonic()
+                    failing.discard(number)
+                elif time.monotonic() - worked[number] > PATIENCE_S:
+                    raise DicomNodeError(f"Ray worker {number} fails again and again: {failure}")
 
-    def _turn_of(self, turn: Any, number: int, failures: int) -> tuple[float, int]:
-        """How long the worker waits for its next turn, and how many failed in a row."""
-        ray = self._cluster.ray
+    def _turn_of(self, turn: Any, number: int) -> tuple[float, str]:
+        """How long the worker waits for its next turn, and why this one failed."""
+        exceptions = self._cluster.ray.exceptions
         try:
-            return (0.0 if ray.get(turn) else IDLE_S), 0
-        except ray.exceptions.RayActorError as error:
-            logger.warning("Ray worker %d ended unexpectedly and is started again", number)
+            return float(self._cluster.ray.get(turn)), ""
+        except exceptions.RayActorError as error:
             self._store.jobs.release(f"{self._plan.owner}/{number}/")
-            found: BaseException = error
-        except ray.exceptions.RayTaskError as error:
-            logger.warning("Ray worker %d failed: %s", number, _reason(error))
-            found = error
-        if failures + 1 >= LEAST_WORDS * self._plan.ingest.maximum_attempts:
-            raise DicomNodeError(f"Ray worker {number} fails again and again: {_reason(found)}")
-        return IDLE_S, failures + 1
+            return IDLE_S, _reason(error)
+        except exceptions.RayTaskError as error:
+            return IDLE_S, _reason(error)
 
 
 # --- importing ------------------------------------------------------------------------------------------------------
@@ -231,53 +247,41 @@ class Taker:
         return self._importer.batch(sources)
 
 
-@dataclass
-class _Batch:
-    sources: list[Source]
-    tries: int = 0
-
-
 class RayTakers:
     """What `importing.Threads` is, on a cluster."""
 
     def __init__(self, config: Config, address: str, workers: int) -> None:
         self._cluster = Cluster(address, workers)
         root = config.root.resolve()
-        self._actors = self._cluster.start(Taker, root, config.storage, os.uname().nodename)
+        self._actors = self._cluster.start(Taker, root, config.storage, os.uname().nodename, retries=RETRIES)
 
     def take(self, batches: Iterable[list[Source]]) -> Iterator[Outcomes]:
-        """Batches of a worker that died are handed out again: what it had taken in is known. StorageFull."""
+        """The batch of a worker that died is handed to it again: what it had taken in is known. StorageFull."""
         ray = self._cluster.ray
-        rest, again = iter(batches), deque[_Batch]()
+        rest = iter(batches)
         free = deque(self._actors * 2)  # one batch in hand, one waiting
-        running: dict[Any, tuple[Any, _Batch]] = {}
+        running: dict[Any, Any] = {}
         while True:
-            while free and (batch := again.popleft() if again else _next(rest)) is not None:
+            while free and (batch := next(rest, None)) is not None:
                 actor = free.popleft()
-                running[actor.take.remote(batch.sources)] = (actor, batch)
+                running[actor.take.remote(batch)] = actor
             if not running:
                 return
             done, _ = ray.wait(list(running))
             for task in done:
-                actor, batch = running.pop(task)
-                free.append(actor)
-                try:
-                    yield ray.get(task)
-                except ray.exceptions.RayActorError as error:
-                    batch.tries += 1
-                    if batch.tries > LEAST_WORDS:
-                        raise DicomNodeError(f"Ray workers die of {batch.sources[0]} and what follows it") from error
-                    again.append(batch)
-                except ray.exceptions.RayTaskError as error:
-                    cause = error.cause
-                    raise cause if isinstance(cause, StorageError) else DicomNodeError(_reason(error)) from error
+                free.append(running.pop(task))
+                yield self._outcomes(task)
+
+    def _outcomes(self, task: Any) -> Outcomes:
+        exceptions = self._cluster.ray.exceptions
+        try:
+            return list(self._cluster.ray.get(task))
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, StorageError) else DicomNodeError(f"Ray: {_reason(error)}") from error
+        except exceptions.RayActorError as error:
+            raise DicomNodeError(f"a Ray worker died of some files {RETRIES + 1} times: import them apart") from error
 
     def close(self) -> None:
         """Let go of the cluster."""
-        with suppress(RuntimeError):
-            self._cluster.close()
-
-
-def _next(batches: Iterator[list[Source]]) -> _Batch | None:
-    sources = next(batches, None)
-    return None if sources is None else _Batch(sources)
+        self._cluster.close()

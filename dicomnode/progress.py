@@ -5,15 +5,19 @@ again: a note that grows old is of one that was stopped or killed.
 """
 
 import json
+import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from storage.records import Generation, JobCounts
 from storage.store import Store
 
 WINDOW_S = 60.0  # over which films a second are counted
+RENEW_S = 3.0
 OLD_S = 15.0  # a note this old is nobody's any more
 Doing = Literal["encoding", "waiting", "verifying", "stopped"]
 WORDS: dict[Doing, str] = {
@@ -35,14 +39,47 @@ class Note:
 
     def leave(self, root: Path) -> None:
         """Replace the note of before; not synced, it is of the moment."""
-        scratch = root / ".reindex.json"
+        scratch = root / f".reindex.json.{threading.get_ident()}"
         scratch.write_text(json.dumps(asdict(self)), encoding="utf-8")
         scratch.replace(root / "reindex.json")
 
 
-def clear(root: Path) -> None:
-    """Take the note away: nothing is being built."""
-    (root / "reindex.json").unlink(missing_ok=True)
+class Telling:
+    """Keeps the note of a run fresh, whatever that is busy with; takes it away at the end."""
+
+    def __init__(self, root: Path, generation: int) -> None:
+        self._root = root
+        self._generation = generation
+        self._since = time.time()
+        self._doing: Doing = "encoding"
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="reindex-note", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._leave()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        (self._root / "reindex.json").unlink(missing_ok=True)
+
+    def says(self, doing: Doing) -> None:
+        """What the run does from now on."""
+        if doing != self._doing:
+            self._doing = doing
+            self._leave()
+
+    def _renew(self) -> None:
+        while not self._stopping.wait(RENEW_S):
+            self._leave()
+
+    def _leave(self) -> None:
+        with suppress(OSError):  # a full disk: it is only a note
+            Note(self._generation, self._doing, self._since, time.time()).leave(self._root)
 
 
 def read(root: Path) -> Note | None:

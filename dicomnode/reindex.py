@@ -32,7 +32,7 @@ from storage.store import Store
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
-NOTE_S = 0.5  # between two looks at how far it is
+REPORT_S = 0.5  # between two looks at how far it is
 COUNTING = 9.0  # times as long as a look took is waited before the next: counting a large archive takes a while
 NICENESS = 19  # nice(2): whatever else there is to do goes first
 REBUILD_S = 3600.0
@@ -182,11 +182,9 @@ def run(
         target = models.install(store, folder)
         generation = store.generations.start(target)
         store.jobs.retry(generation.id)  # what failed before this run may have been mended since
-        building = _Building(store, config, before, generation, report)
-        try:
+        with progress.Telling(store.root, generation.id) as telling:
+            building = _Building(store, config, before, generation, report, telling)
             live, verified = building.build(_crew(store, config, generation, ray), force=force)
-        finally:
-            progress.clear(store.root)
         _drop_old(store, keep={live.id, before.id})
         counts = store.jobs.counts(live.id)
         return {
@@ -265,15 +263,23 @@ def _crew(store: Store, config: Config, generation: Generation, ray: str) -> Cre
 class _Building:
     """One run's way from a building generation to a live one."""
 
-    def __init__(self, store: Store, config: Config, before: Generation, generation: Generation, report: Report):
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        before: Generation,
+        generation: Generation,
+        report: Report,
+        telling: progress.Telling,
+    ) -> None:
         self._store = store
         self._config = config
         self._before = before
         self._generation = generation
         self._report = report
+        self._telling = telling
         self._pace = parse(config.reindex.throttle, config.reindex.schedule)
-        self._since = time.time()
-        self._noted = 0.0
+        self._reported = 0.0
         self._verified: Verification | None = None
 
     def build(self, crew: Crew, *, force: bool) -> tuple[Generation, Verification]:
@@ -295,7 +301,8 @@ class _Building:
         """Look once; the live generation when everything has ended and it was swapped."""
         counts = self._store.jobs.counts(self._generation.id)
         closed = self._pace.closed_s(datetime.now())
-        self._tell("waiting" if closed else "encoding")
+        self._telling.says("waiting" if closed else "encoding" if counts.queued else "verifying")
+        self._draw(last=not counts.queued)
         if counts.queued or closed:
             return None
         if self._verified is None:
@@ -304,20 +311,17 @@ class _Building:
             return self._store.generations.make_live(self._generation.id)
         return None
 
-    def _tell(self, doing: progress.Doing) -> None:
-        """The note and the bar, about twice a second."""
-        now = time.time()
-        if now - self._noted < NOTE_S and doing != "verifying":
+    def _draw(self, *, last: bool) -> None:
+        """The bar, about twice a second."""
+        if time.monotonic() - self._reported < REPORT_S and not last:
             return
-        self._noted = now
-        progress.Note(self._generation.id, doing, self._since, now).leave(self._store.root)
+        self._reported = time.monotonic()
         state = progress.of(self._store, self._generation)
         self._report("re-encoding", state.done, max(state.instances, 1), state.text)
 
     def _verify(self, force: bool) -> Verification:
         """Once a run: what arrives during it is encoded by the same model. DicomNodeError when it is refused."""
-        self._tell("verifying")
-        found = verify(self._store, self._before, self._generation, self._config.reindex.least_recall, self._looking)
+        found = verify(self._store, self._before, self._generation, self._config.reindex.least_recall, self._report)
         if found.refusals and not force:
             raise DicomNodeError(
                 f"{'; '.join(found.refusals)}: not swapped; `reindex --force` swaps all the same, "
@@ -330,12 +334,6 @@ class _Building:
             except DicomNodeError as error:
                 log.warning("%s; the first questions after the swap wait for it", error)
         return found
-
-    def _looking(self, stage: str, done: int, total: int, text: str) -> None:
-        if time.time() - self._noted > progress.OLD_S / 3:
-            self._noted = time.time()
-            progress.Note(self._generation.id, "verifying", self._since, self._noted).leave(self._store.root)
-        self._report(stage, done, total, text)
 
 
 def _drop_old(store: Store, keep: set[int]) -> None:

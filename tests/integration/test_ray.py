@@ -95,7 +95,7 @@ def test_reindexing_on_a_cluster_gives_the_same_vectors_though_a_worker_is_kille
         assert process.returncode == 0, said
         done = json.loads(out)
         assert (done["indexed"], done["failed"], done["recall_at_10"]) == (FILMS, 0, 1.0)
-        assert "ended unexpectedly and is started again" in said
+        assert "ended or failed and is asked again" in said
         live = store.generations.live()
         assert live is not None
         assert (live.id, done["generation"]) == (2, 2)
