@@ -82,7 +82,7 @@ def regions(store: Store, generation: int) -> dict[tuple[int, int], tuple[object
 def test_reindexing_on_a_cluster_gives_the_same_vectors_though_a_worker_is_killed(ray: None, tmp_path: Path) -> None:
     root = tmp_path / "root"
     drawn = films.drawn(tmp_path, FILMS, lambda *_: None)
-    with nodes.running_node(root) as node, Store.open(root) as store:
+    with nodes.running_node(root, "--workers", "1") as node, Store.open(root) as store:
         assert all(sent.ok for sent in client.send(node.peer, drawn))
         nodes.dicomnode("wait", "--root", root, "--timeout", "200")
         again = ("reindex", "--root", root, "--ray", "local", "--workers", "2", "--throttle", "1")

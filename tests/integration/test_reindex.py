@@ -31,6 +31,7 @@ from tests import nodes
 from tests.integration.test_calibration import FILMS, add, fill, model, work_off
 
 FIRST, MEANWHILE = 8, 2
+ONE = ("--workers", "1")
 BOX = Box(220.0, 230.0, 380.0, 370.0)
 
 
@@ -77,7 +78,7 @@ class Archive:
     @contextmanager
     def reindexing(self, *flags: str) -> Iterator["subprocess.Popen[str]"]:
         """The command in a process group of its own; killed if the test leaves it running."""
-        command = [sys.executable, "-m", "dicomnode", "reindex", "--root", str(self.root), "--json", *flags]
+        command = [sys.executable, "-m", "dicomnode", "reindex", "--root", str(self.root), "--json", *ONE, *flags]
         process = subprocess.Popen(
             command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -93,7 +94,7 @@ class Archive:
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     folder = tmp_path_factory.mktemp("reindex")
     drawn = films.drawn(folder, FIRST + MEANWHILE, lambda *_: None)
-    with nodes.running_node(folder / "root", "--http-port", "0") as node:
+    with nodes.running_node(folder / "root", "--http-port", "0", "--workers", "1") as node:
         assert all(sent.ok for sent in client.send(node.peer, drawn[:FIRST]))
         with Store.open(node.root) as store:
             archive = Archive(node, drawn, store)
@@ -125,7 +126,7 @@ def test_outside_of_its_hours_it_waits_and_when_killed_the_next_run_goes_on(arch
     plan = nodes.answered("reindex", "--root", archive.root, "--dry-run", "--throttle", "50%")
     assert (plan["to_encode"], plan["throttle"]) == (FIRST, "50%")
     assert plan["resumes_generation"] == building["generation"]
-    done = nodes.answered("reindex", "--root", archive.root, "--schedule", hours(-1, 2))
+    done = nodes.answered("reindex", "--root", archive.root, *ONE, "--schedule", hours(-1, 2))
     assert (done["generation"], done["indexed"]) == (building["generation"], FIRST)
     assert (done["recall_at_10"], done["forced"]) == (1.0, "")
     assert done["canaries"] > 100
