@@ -21,6 +21,7 @@ from dicomnode.query.region import RegionQuery
 from dicomnode.query.search import UNLIKE_ARCHIVE, RegionSearch
 from dicomnode.sr.regions import GraphicType, SrRoi
 from dicomnode.workers.embedding import FakeEncoder
+from dicomnode.workers.roi import RoiProcess, RoiSettings
 from encoder import unlike
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
@@ -221,6 +222,7 @@ def running(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(node, "CALIBRATE_EVERY", 2)
     made = Node(config.load(None, {}, {"storage.root": str(tmp_path / "root")}))
     made._store = store
+    made._roi = RoiProcess(RoiSettings(1, made._config.ingest, made._config.log, None), 1.0)
     yield made
     made._stopping.set()
     if made._keeper.is_alive():

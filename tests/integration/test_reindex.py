@@ -35,7 +35,7 @@ ONE = ("--workers", "1")
 BOX = Box(220.0, 230.0, 380.0, 370.0)
 
 
-def until(condition: Callable[[], Any], seconds: float = 90.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
