@@ -220,6 +220,7 @@ def running(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """The part of a node that keeps its index, without models and port."""
     monkeypatch.setattr(node, "REFRESH_S", 0.01)
     monkeypatch.setattr(node, "CALIBRATE_EVERY", 2)
+    monkeypatch.setattr(node, "SCRIBE_AFTER", 0)  # it has no scribe, however long the films take
     made = Node(config.load(None, {}, {"storage.root": str(tmp_path / "root")}))
     made._store = store
     made._roi = RoiProcess(RoiSettings(1, made._config.ingest, made._config.log, None), 1.0)

@@ -113,7 +113,7 @@ def hours(first: float, last: float) -> str:
     return "-".join(f"{now + timedelta(hours=hour):%H:%M}" for hour in (first, last))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_outside_of_its_hours_it_waits_and_when_killed_the_next_run_goes_on(archive: Archive) -> None:
     before = archive.ask()
     with archive.reindexing("--schedule", hours(2, 3)) as process:
@@ -136,7 +136,7 @@ def test_outside_of_its_hours_it_waits_and_when_killed_the_next_run_goes_on(arch
     ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_new_films_go_into_both_generations_and_a_throttle_holds(archive: Archive) -> None:
     rate = 0.8
     live = archive.live()
@@ -164,7 +164,7 @@ def test_new_films_go_into_both_generations_and_a_throttle_holds(archive: Archiv
     assert archive.store.check() == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_running_node_makes_its_index_anew_when_asked_and_answers_meanwhile(archive: Archive) -> None:
     before = archive.ask()
     folder = archive.root / "index" / str(archive.live())
@@ -180,7 +180,7 @@ def test_a_running_node_makes_its_index_anew_when_asked_and_answers_meanwhile(ar
     assert archive.ask() == before
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_generation_before_comes_back_with_what_arrived_since(archive: Archive) -> None:
     now = archive.live()
     result = nodes.answered("reindex", "--root", archive.root, "--rollback")
