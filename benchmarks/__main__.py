@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, pgvector, query, scale, sizing, steps, store, web
+from benchmarks import dimse, documents, index, ingest, pgvector, query, reindex, scale, sizing, steps, store, web
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -22,6 +22,7 @@ ALL: dict[str, Callable[[int], Any]] = {
     "pgvector": pgvector.run,
     "dimse": dimse.run,
     "web": web.run,
+    "reindex": reindex.run,
     "scale": scale.run,
 }
 LONG = {"scale"}  # only when named: long, and gigabytes of disk
@@ -72,6 +73,8 @@ def _run(name: str, arguments: argparse.Namespace) -> Table:
 def _work(name: str, arguments: argparse.Namespace) -> Callable[[int], Any]:
     if name in ("dimse", "store"):
         return partial(ALL[name], quick=arguments.quick)
+    if name == "reindex":
+        return partial(reindex.run, quick=arguments.quick)
     if name == "web":
         return partial(web.run, quick=arguments.quick, given=arguments.films)
     if name == "scale":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from dicomnode import pace
 from dicomnode.errors import ConfigError
 
 Source = Literal["default", "file", "environment", "flag"]
@@ -233,6 +234,24 @@ class IngestSettings:
 
 
 @dataclass(frozen=True)
+class ReindexSettings:
+    """Encoding the archive again, beside everything else."""
+
+    throttle: str = _setting(
+        "",
+        "films a second of all workers together, such as 2, or the share of its time that each works, such as 25%; "
+        "empty: as fast as queries and arrivals leave room",
+        wrong=pace.wrong_throttle,
+    )
+    schedule: str = _setting(
+        "", "hours of the day in which it works, such as 22:00-06:00; empty: always", wrong=pace.wrong_schedule
+    )
+    least_recall: float = _setting(
+        0.95, "recall@10 of the new index against an exact scan below which the generations are not swapped", most=1
+    )
+
+
+@dataclass(frozen=True)
 class QuerySettings:
     """Region queries."""
 
@@ -356,6 +375,7 @@ class Config:
     tls: TlsSettings = TlsSettings()
     web: WebSettings = WebSettings()
     ingest: IngestSettings = IngestSettings()
+    reindex: ReindexSettings = ReindexSettings()
     query: QuerySettings = QuerySettings()
     models: ModelSettings = ModelSettings()
     peers: tuple[PeerSettings, ...] = ()
@@ -409,6 +429,7 @@ SECTIONS: dict[str, Any] = {
     "tls": TlsSettings,
     "web": WebSettings,
     "ingest": IngestSettings,
+    "reindex": ReindexSettings,
     "query": QuerySettings,
     "models": ModelSettings,
     "log": LogSettings,

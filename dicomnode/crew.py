@@ -6,7 +6,7 @@ root, each under a name of its own.
 
 from dicomnode import models
 from dicomnode.config import Config
-from dicomnode.node import Lock, open_store
+from dicomnode.node import INGEST_NICENESS, Lock, open_store
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 
@@ -26,7 +26,15 @@ class Crew:
         self._lock.__enter__()
         self._store = open_store(config)
         owner = f"work@{config.node}({config.root.resolve()})"
-        plan = IndexerPlan(config.root, config.storage.url, owner, config.ingest, config.log, models=config.models)
+        plan = IndexerPlan(
+            config.root,
+            config.storage.url,
+            owner,
+            config.ingest,
+            config.log,
+            models=config.models,
+            niceness=INGEST_NICENESS,
+        )
         self._pool = Pool(self._store, plan, config.ingest.workers)
         self._pool.start()
 

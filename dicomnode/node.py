@@ -4,6 +4,8 @@ import fcntl
 import logging
 import socket
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -43,10 +45,14 @@ from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
+from storage.errands import Errand
 from storage.errors import FileError, StorageError
 from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
+LOOK_S = 0.5  # a command that asks whether a node runs holds its lock for a moment
+IMPORTING = "import.lock"  # under the root, held by who takes files in without the node
+INGEST_NICENESS = 5  # nice(2): the query model comes first, reindexing last
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
@@ -57,11 +63,15 @@ CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgr
 class Lock:
     """An advisory lock on a file under the root: one node, one reindexing at a time on one archive."""
 
-    def __init__(self, path: Path, holder: str, *, shared: bool = False) -> None:
-        """`shared`: with others that share it too, and with nobody who does not."""
+    def __init__(self, path: Path, holder: str, *, shared: bool = False, wait_s: float = 0.0) -> None:
+        """`shared`: with others that share it too, and with nobody who does not.
+
+        `wait_s`: how long another may hold it for a look whether anybody does.
+        """
         self._path = path
         self._holder = holder
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._wait_s = wait_s
         self._file: TextIO | None = None
 
     def __enter__(self) -> Self:
@@ -70,12 +80,21 @@ class Lock:
             self._file = self._path.open("a")
         except OSError as error:
             raise DicomNodeError(f"cannot use {self._path.parent}: {error.strerror}") from error
+        deadline = time.monotonic() + self._wait_s
+        while not self._is_had():
+            if time.monotonic() >= deadline:
+                self._file.close()
+                raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}")
+            time.sleep(0.05)
+        return self
+
+    def _is_had(self) -> bool:
+        assert self._file is not None
         try:
             fcntl.flock(self._file, self._kind | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}") from error
-        return self
+        except OSError:
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,7 +106,7 @@ class Lock:
 def place(config: Config) -> ExitStack:
     """The locks of one node: alone on its root, or one of those that share it, each of another name."""
     locks, root = ExitStack(), config.root
-    locks.enter_context(Lock(root / "serve.lock", "a node", shared=config.storage.shared))
+    locks.enter_context(Lock(root / "serve.lock", "a node", shared=config.storage.shared, wait_s=LOOK_S))
     if config.storage.shared:
         with locks:
             locks.enter_context(Lock(root / f"serve.{config.node}.lock", f"a node of the name {config.node}"))
@@ -111,6 +130,8 @@ class Node:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._errands: dict[Errand, Callable[[], None]] = {"rebuild": self._rebuild, "prepare": self._prepare}
+        self._run: dict[Errand, int] = {}  # the number of each that this node has done; other nodes do it too
         self._snapshots = Lock(config.root / "index.lock", "another node that writes snapshots")
         self._writes_snapshots = False
         self._stopping = threading.Event()
@@ -165,6 +186,7 @@ class Node:
                 config.ingest,
                 config.log,
                 models=config.models,
+                niceness=INGEST_NICENESS,
             ),
             config.ingest.workers,
         )
@@ -282,6 +304,7 @@ class Node:
         rounds = 0
         while not self._stopping.wait(REFRESH_S):
             self._take_up()
+            self._run_errands()
             rounds += 1
             if rounds == SCRIBE_AFTER:
                 with suppress(OSError):  # no room for a process: it is tried again when it is needed
@@ -301,10 +324,36 @@ class Node:
                 self._store.vectors.warm(live.id)
                 self._store.vectors.forget()
                 self._warm = live.id
+                self._roi.settle(self._store.root / live.model.path)
             self._store.vectors.refresh()
             self._store.vectors.improve()
         except Exception as error:  # noqa: BLE001 - upkeep goes on: queries bring the index up themselves
             logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
+
+    def _run_errands(self) -> None:
+        """What commands have asked for since the last round."""
+        for errand, work in self._errands.items():
+            try:
+                asked = self._store.errands.asked(errand)
+                if asked > self._run.setdefault(errand, self._store.errands.done(errand)):
+                    work()
+                    self._store.errands.finish(errand, asked)
+                    self._run[errand] = asked
+            except Exception as error:  # noqa: BLE001 - whoever asked gives up; the next round tries again
+                logger.error("asked to %s the index, the next round tries again: %s", errand, log.frames(error))
+
+    def _rebuild(self) -> None:
+        live = self._store.generations.live()
+        if live is not None:
+            vectors = self._store.vectors.renew(live.id)
+            logger.info("index of generation %d made anew from the database: %d vectors", live.id, vectors)
+
+    def _prepare(self) -> None:
+        """Load what the generation being built will need: the first question after the swap waits for nothing."""
+        building = self._store.generations.building()
+        if building is not None:
+            self._store.vectors.warm(building.id)
+            self._roi.prepare(self._store.root / building.model.path)
 
     def _calibrate(self) -> None:
         try:
@@ -315,8 +364,13 @@ class Node:
             logger.warning("what is unlike the archive could not be measured: %s", log.frames(error))
 
     def _sweep(self, age_s: float) -> None:
-        """StorageError."""
-        removed = self._store.sweep(age_s)
+        """Remove what earlier processes left, but for what an import may be writing. StorageError."""
+        with ExitStack() as locks:
+            try:
+                locks.enter_context(Lock(self._config.root / IMPORTING, "an import"))
+            except DicomNodeError:
+                age_s = SWEEP_AGE_S
+            removed = self._store.sweep(age_s)
         if removed:
             logger.info("%d left-over files of an earlier run removed", removed)
 

@@ -1,7 +1,8 @@
 """Reindexing: the archive and a model in, a new live generation out, built beside the old one while that answers.
 
 The generation's jobs are its cursor: killed at any point, the next run goes on where this one was. New instances get
-a job in both generations from the receiver. The swap is one row, made only when every instance has ended.
+a job in both generations from the receiver; the node's workers do those of the live one, this run's the others. The
+swap is one row, made when every instance has ended, the result was verified and a running node is prepared for it.
 """
 
 import logging
@@ -9,54 +10,89 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from dicomnode import calibration, models
+from dicomnode import calibration, models, progress
+from dicomnode.canaries import Verification, verify
 from dicomnode.config import Config
 from dicomnode.errors import DecodeError, DicomNodeError, NotIndexable
 from dicomnode.node import Lock
+from dicomnode.pace import parse
 from dicomnode.pixels import decode
 from dicomnode.workers.indexer import IndexerPlan, features_of
 from dicomnode.workers.pool import Pool
 from encoder.errors import ImageError
 from encoder.pipeline import Pipeline
-from storage.errors import GenerationIncomplete, VectorError
-from storage.records import Generation, LocalFeatures, Region, SearchRequest, Unmapped
+from storage.errands import Errand
+from storage.errors import GenerationIncomplete
+from storage.records import Generation, LocalFeatures, Unmapped
 from storage.store import Store
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
-LEAST_SHARE = 0.9  # of the instances that the live generation indexed
-CANARIES = 8  # vectors of the new generation that must find themselves before it goes live
+REPORT_S = 0.5  # between two looks at how far it is
+COUNTING = 9.0  # times as long as a look took is waited before the next: counting a large archive takes a while
+NICENESS = 19  # nice(2): whatever else there is to do goes first
+REBUILD_S = 3600.0
+PREPARE_S = 120.0  # a node loads an index and a model
+OLD = frozenset({"retired", "abandoned"})
 Report = Callable[[str, int, int, str], None]
 
 
-def plan(store: Store, model: Path | None) -> dict[str, Any]:
+def plan(store: Store, config: Config, model: Path | None) -> dict[str, Any]:
     """What `run` would do, changing nothing. CheckpointError when it would refuse the model."""
     live = _live(store)
     if model:
         models.prove(model)
     building = store.generations.building()
     wanted = models.describe(model).id if model else live.model.id
+    resumed = building if building and building.model.id == wanted else None
+    counts = store.jobs.counts(live.id)
     return {
-        "instances": store.jobs.counts(live.id).instances,
+        "instances": counts.instances,
+        "to_encode": store.jobs.counts(resumed.id).queued if resumed else counts.instances,
         "from_model": live.model.id,
         "to_model": wanted,
-        "resumes_generation": building.id if building and building.model.id == wanted else None,
+        "resumes_generation": resumed.id if resumed else None,
+        "in_the_way": building.id if building and not resumed else None,
+        "drops_generations": [each.id for each in store.generations.all() if each.state in OLD],
+        "throttle": config.reindex.throttle,
+        "schedule": config.reindex.schedule,
     }
 
 
 def rebuild_index(store: Store, config: Config) -> dict[str, Any]:
-    """Make every index file of the live generation anew from the database. DicomNodeError while a node runs on it.
+    """Make every index file of the live generation anew from the database; queries go on meanwhile.
 
-    A running node has its index in memory and writes these files itself.
+    A running node has its index in memory and writes these files itself: it is asked to. DicomNodeError when it does
+    not within REBUILD_S.
     """
     live = _live(store)
+    if _is_served(config.root):
+        _ask(store, "rebuild", REBUILD_S)
+        return indexed_vectors(store)
     with Lock(config.root / "serve.lock", "a node"):
         return {"generation": live.id, "vectors": store.vectors.rebuild(live.id)}
+
+
+def _is_served(root: Path) -> bool:
+    try:
+        with Lock(root / "serve.lock", "a node"):
+            return False
+    except DicomNodeError:
+        return True
+
+
+def _ask(store: Store, errand: Errand, patience_s: float) -> None:
+    """Have the running node do something. DicomNodeError when it did not in time."""
+    number = store.errands.ask(errand)
+    deadline = time.monotonic() + patience_s
+    while store.errands.done(errand) < number:
+        if time.monotonic() > deadline:
+            raise DicomNodeError(f"the running node did not {errand} its index within {patience_s:g} s: see its log")
+        time.sleep(POLL_S)
 
 
 def add_features(store: Store, config: Config, report: Report) -> dict[str, Any]:
@@ -128,12 +164,15 @@ def indexed_vectors(store: Store) -> dict[str, Any]:
     return {"generation": live.id, "vectors": store.regions.count(live.id) * len(live.model.projections)}
 
 
-def run(store: Store, config: Config, model: Path | None, report: Report) -> dict[str, Any]:
+def run(
+    store: Store, config: Config, model: Path | None, report: Report, *, force: bool = False, ray: str = ""
+) -> dict[str, Any]:
     """Build, check, swap, and drop what is older than the one kept for rollback.
 
-    Raises CheckpointError when the model is no good, ConfigError when its runtime cannot be had, DicomNodeError when
-    another reindexing runs or the new generation is no good (it is then abandoned), GenerationError when one of another
-    model is under way.
+    `force`: swap although the check refuses; `ray`: address of a cluster whose workers encode. Raises CheckpointError
+    when the model is no good, ConfigError when its runtime or Ray cannot be had, DicomNodeError when another
+    reindexing runs or the new generation is refused (it stays as it is), GenerationError when one of another model is
+    under way.
     """
     models.check_runtime(config.models)
     with Lock(config.root / "reindex.lock", "a reindexing"):
@@ -142,7 +181,10 @@ def run(store: Store, config: Config, model: Path | None, report: Report) -> dic
         models.prove(folder)  # before anything is copied or started: a model that is no good changes nothing
         target = models.install(store, folder)
         generation = store.generations.start(target)
-        live = _build(store, config, generation, report)
+        store.jobs.retry(generation.id)  # what failed before this run may have been mended since
+        with progress.Telling(store.root, generation.id) as telling:
+            building = _Building(store, config, before, generation, report, telling)
+            live, verified = building.build(_crew(store, config, generation, ray), force=force)
         _drop_old(store, keep={live.id, before.id})
         counts = store.jobs.counts(live.id)
         return {
@@ -151,6 +193,9 @@ def run(store: Store, config: Config, model: Path | None, report: Report) -> dic
             "indexed": counts.indexed,
             "not_indexable": counts.not_indexable,
             "failed": counts.failed,
+            "recall_at_10": verified.recall,
+            "canaries": verified.queries,
+            "forced": "; ".join(verified.refusals),
             "kept_for_rollback": before.id,
         }
 
@@ -181,68 +226,119 @@ def _live(store: Store) -> Generation:
     return live
 
 
-def _build(store: Store, config: Config, generation: Generation, report: Report) -> Generation:
-    """Workers of its own, beside those of a node that may be running, until it is live."""
-    owner = f"reindex@{socket.gethostname()}"
+class Crew(Protocol):
+    """Who encodes: `workers.pool.Pool`, or `cluster.RayCrew`."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def check(self) -> None:
+        """DicomNodeError when nothing more will come of it."""
+
+    def stop(self) -> None:
+        """Finish what is in hand, begin nothing new."""
+
+
+def _crew(store: Store, config: Config, generation: Generation, ray: str) -> Crew:
+    """Workers beside those of a node that may be running, which leave what is being built to these."""
+    workers = max(1, config.ingest.workers)
     plan = IndexerPlan(
-        config.root, config.storage.url, owner, config.ingest, config.log, (generation.id,), config.models
+        config.root.resolve(),
+        config.storage.url,
+        f"reindex@{socket.gethostname()}",
+        config.ingest,
+        config.log,
+        (generation.id,),
+        config.models,
+        parse(config.reindex.throttle, config.reindex.schedule, workers),
+        NICENESS,
     )
-    pool = Pool(store, plan, max(1, config.ingest.workers))
-    pool.start()
-    try:
-        while True:
-            counts = store.jobs.counts(generation.id)
-            ended = counts.instances - counts.queued
-            report("re-encoding", ended, max(counts.instances, 1), f"{counts.failed} failed" if counts.failed else "")
-            if not counts.queued:
-                _check(store, generation)
-                calibration.calibrate(store, generation)
-                with suppress(GenerationIncomplete):  # something arrived meanwhile: it is encoded first
-                    return store.generations.make_live(generation.id)
-            time.sleep(POLL_S)
-    finally:
-        pool.stop()
+    if not ray:
+        return Pool(store, plan, workers)
+    from dicomnode import cluster
+
+    return cluster.RayCrew(store, plan, ray, workers)
 
 
-def _check(store: Store, generation: Generation) -> None:
-    """Counts, then canaries. What does not pass is abandoned, so that the next try starts anew."""
-    try:
-        _compare_counts(store, generation)
-        _ask_canaries(store, generation)
-    except DicomNodeError:
-        abandon(store)
-        raise
+class _Building:
+    """One run's way from a building generation to a live one."""
 
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        before: Generation,
+        generation: Generation,
+        report: Report,
+        telling: progress.Telling,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._before = before
+        self._generation = generation
+        self._report = report
+        self._telling = telling
+        self._pace = parse(config.reindex.throttle, config.reindex.schedule)
+        self._reported = 0.0
+        self._verified: Verification | None = None
 
-def _compare_counts(store: Store, generation: Generation) -> None:
-    before = store.jobs.counts(_live(store).id).indexed
-    after = store.jobs.counts(generation.id).indexed
-    if after < LEAST_SHARE * before:
-        raise DicomNodeError(f"the new generation indexed {after} instances, the live one {before}; not swapped")
+    def build(self, crew: Crew, *, force: bool) -> tuple[Generation, Verification]:
+        """Wait while the crew works, until it is live. What arrives meanwhile is encoded, too."""
+        try:
+            crew.start()
+            while True:
+                started = time.monotonic()
+                crew.check()
+                live = self._round(force)
+                if live is not None:
+                    assert self._verified is not None, "nothing goes live unverified"
+                    return live, self._verified
+                time.sleep(max(POLL_S, COUNTING * (time.monotonic() - started)))
+        finally:
+            crew.stop()
 
+    def _round(self, force: bool) -> Generation | None:
+        """Look once; the live generation when everything has ended and it was swapped."""
+        counts = self._store.jobs.counts(self._generation.id)
+        closed = self._pace.closed_s(datetime.now())
+        self._telling.says("waiting" if closed else "encoding" if counts.queued else "verifying")
+        self._draw(last=not counts.queued)
+        if counts.queued or closed:
+            return None
+        if self._verified is None:
+            self._verified = self._verify(force)
+        with suppress(GenerationIncomplete):  # something arrived meanwhile: it is encoded first
+            return self._store.generations.make_live(self._generation.id)
+        return None
 
-def _ask_canaries(store: Store, generation: Generation) -> None:
-    """Vectors of the new generation must find themselves in its index, first."""
-    projection = generation.model.projections[0]
-    for region in store.regions.first(generation.id, CANARIES):
-        if not _finds_itself(store, generation, projection, region) and store.regions.details([region.id]):
-            raise DicomNodeError(f"the new generation does not find its own region {region.id}; not swapped")
+    def _draw(self, *, last: bool) -> None:
+        """The bar, about twice a second."""
+        if time.monotonic() - self._reported < REPORT_S and not last:
+            return
+        self._reported = time.monotonic()
+        state = progress.of(self._store, self._generation)
+        self._report("re-encoding", state.done, max(state.instances, 1), state.text)
 
-
-def _finds_itself(store: Store, generation: Generation, projection: str, region: Region) -> bool:
-    """False too when the region was deleted just now."""
-    try:
-        vector = store.regions.vector(region.id, projection).astype(np.float32)
-    except VectorError:
-        return False
-    request = SearchRequest(generation.id, projection, (region.anatomy,), vector, k=1)
-    best = store.vectors.search(request).hits
-    return bool(best) and best[0].score >= 0.999
+    def _verify(self, force: bool) -> Verification:
+        """Once a run: what arrives during it is encoded by the same model. DicomNodeError when it is refused."""
+        found = verify(self._store, self._before, self._generation, self._config.reindex.least_recall, self._report)
+        if found.refusals and not force:
+            raise DicomNodeError(
+                f"{'; '.join(found.refusals)}: not swapped; `reindex --force` swaps all the same, "
+                f"`reindex --abandon` gives generation {self._generation.id} up"
+            )
+        calibration.calibrate(self._store, self._generation)
+        if _is_served(self._config.root):
+            try:
+                _ask(self._store, "prepare", PREPARE_S)
+            except DicomNodeError as error:
+                log.warning("%s; the first questions after the swap wait for it", error)
+        return found
 
 
 def _drop_old(store: Store, keep: set[int]) -> None:
     for old in store.generations.all():
-        if old.state in {"retired", "abandoned"} and old.id not in keep:
+        if old.state in OLD and old.id not in keep:
             log.info("generation %d is dropped", old.id)
             store.generations.delete(old.id)
             models.remove(store, old.model)

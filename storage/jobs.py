@@ -5,7 +5,7 @@ tried again, is queued once more; after `max_attempts` it is failed. Only the ho
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, Update, and_, bindparam, case, func, or_, select, update
 
@@ -19,9 +19,12 @@ MAX_ATTEMPTS = 3
 BACK_OFF_S = 5.0  # before the second attempt; doubles with every further one
 BACK_OFF_LIMIT_S = 600.0
 
+Wanted = Sequence[int] | Literal["live"] | None  # generations by id, the one that answers, or all there is work for
+
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 
 _BESIDE, _ITS_SERIES = INSTANCE.alias("beside"), SERIES.alias("its_series")
+_ENDED = ("indexed", "not_indexable", "failed")
 _CLAIMABLE = (
     select(JOB.c.id)
     .where(
@@ -72,7 +75,7 @@ class Jobs:
         owner: str,
         lease_s: float,
         limit: int,
-        generations: Sequence[int] | None = None,
+        generations: Wanted = None,
         beside: int | None = None,
     ) -> list[Job]:
         """Up to `limit` jobs, leased to `owner` for `lease_s` seconds: the live generation's first, then oldest.
@@ -81,7 +84,7 @@ class Jobs:
         Claiming counts as an attempt. Jobs whose lease ran out are taken back first.
         """
         now = self._clock()
-        if not self._anything(now):
+        if not self._anything(now, generations):
             return []  # an idle worker polls without ever taking the write lock
 
         def work(connection: Connection) -> list[Job]:
@@ -99,8 +102,8 @@ class Jobs:
 
         return self._database.write(work)
 
-    def _anything(self, now: float) -> bool:
-        active = JOB.c.generation_id.in_(select(GENERATION.c.id).where(GENERATION.c.state.in_(("live", "building"))))
+    def _anything(self, now: float, generations: Wanted) -> bool:
+        active = JOB.c.generation_id.in_(_wanted_generations(generations))
         ready = and_(JOB.c.state == "queued", JOB.c.not_before <= now, active)
         expired = and_(JOB.c.state == "running", JOB.c.lease_until < now)
         with self._database.reading() as connection:
@@ -204,6 +207,14 @@ class Jobs:
             found = [connection.execute(first, {"state": state}).scalar() for state in ("queued", "running")]
         return min((float(at) for at in found if at is not None), default=None)
 
+    def ended_since(self, generation_id: int, moment: float) -> int:
+        """How many of the generation's jobs ended at `moment` (seconds since 1970) or later."""
+        ended = select(func.count()).where(
+            JOB.c.generation_id == generation_id, JOB.c.state.in_(_ENDED), JOB.c.updated_at >= moment
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(ended).scalar_one())
+
     def failures(self, limit: int = 100) -> list[Unindexed]:
         """Jobs that ended without vectors: the failed before the not indexable, the latest first."""
         columns = (INSTANCE.c.sop_instance_uid, JOB.c.generation_id, JOB.c.state, JOB.c.reason, JOB.c.attempts)
@@ -228,11 +239,14 @@ def _claimable(connection: Connection, generation: int, now: float, most: int, b
     return list(connection.execute(_CLAIMABLE, wanted).scalars())
 
 
-def _claimed_generations(connection: Connection, only: Sequence[int] | None) -> list[int]:
-    query: Select[Any] = select(GENERATION.c.id).where(GENERATION.c.state.in_(("live", "building"))).order_by(_IN_ORDER)
-    if only is not None:
-        query = query.where(GENERATION.c.id.in_(only))
-    return list(connection.execute(query).scalars())
+def _wanted_generations(wanted: Wanted) -> Select[int]:
+    states = ("live",) if wanted == "live" else ("live", "building")
+    query = select(GENERATION.c.id).where(GENERATION.c.state.in_(states))
+    return query if wanted is None or wanted == "live" else query.where(GENERATION.c.id.in_(wanted))
+
+
+def _claimed_generations(connection: Connection, wanted: Wanted) -> list[int]:
+    return list(connection.execute(_wanted_generations(wanted).order_by(_IN_ORDER)).scalars())
 
 
 def _hold(connection: Connection, job: Job, values: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from storage.copies import Copies
 from storage.database import Database
 from storage.deletion import Deletion
 from storage.durable import make_folder, reported, sync_folders
+from storage.errands import Errands
 from storage.errors import FileError, StorageError
 from storage.files import Files
 from storage.generations import Generations
@@ -74,6 +75,7 @@ class Store:
         self.deliveries = Deliveries(database, clock)
         self.regions = Regions(database)
         self.local_maps = LocalMaps(database)
+        self.errands = Errands(database)
         shelf = ServedShelf if engine == "pgvector" else Shelf
         limit = NO_LIMIT if engine == "exact" else exact_limit
         self.vectors = shelf(database, self.generations, root / "index", limit)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import config as configuration
+from dicomnode import progress
 from dicomnode.audit import codes
-from dicomnode.cli import account, options, output
+from dicomnode.cli import account, importing, options, output
 from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
 from dicomnode.intake import MIB
@@ -39,6 +40,10 @@ def add(commands: options.Commands) -> None:
     reindex.add_argument("--abandon", action="store_true", help="give up the generation that is being built")
     reindex.add_argument("--rollback", action="store_true", help="make the generation before the live one live again")
     reindex.add_argument("--workers", type=int, help="worker processes beside those of a running node")
+    reindex.add_argument("--ray", metavar="ADDRESS", default="", help=importing.RAY)
+    reindex.add_argument("--throttle", metavar="RATE", help=configuration.DECLARED["reindex.throttle"].about)
+    reindex.add_argument("--schedule", metavar="HOURS", help=configuration.DECLARED["reindex.schedule"].about)
+    reindex.add_argument("--force", action="store_true", help="swap although the verification refuses")
     reindex.add_argument("--dry-run", action="store_true", help="say what would be done")
     reindex.set_defaults(run=reindex_archive)
     shown = commands.add_parser("config", help="the effective settings and where each came from")
@@ -75,21 +80,22 @@ def show_status(arguments: argparse.Namespace) -> int:
     if arguments.conflicts:
         return _show_conflicts(arguments, store)
     numbers = counts(store) | studies(store, settings) | room(store, settings)
-    building = [generation for generation in store.generations.active() if generation.id != numbers["generation"]]
+    active = store.generations.active()
+    building = [progress.of(store, generation) for generation in active if generation.id != numbers["generation"]]
     failures = store.jobs.failures(20)
     if arguments.json:
         output.as_json(
             numbers
             | {
-                "building": [{"generation": each.id, "model": each.model.id} for each in building],
+                "building": [each.values() for each in building],
                 "failures": [dataclasses.asdict(row) for row in failures],
             }
         )
     else:
         output.table("archive", ("what", "number"), list(numbers.items()))
         for each in building:
-            left = store.jobs.counts(each.id).queued
-            output.say(f"generation {each.id} is being built with model {each.model.id}: {left} to go")
+            far = f"{each.done} of {each.instances}" + (f", {each.text}" if each.text else "")
+            output.say(f"generation {each.generation} is being built with model {each.model}: {far}")
         if failures:
             rows = [(row.sop_instance_uid, row.state, row.attempts, row.reason) for row in failures]
             output.table("without vectors (latest)", ("SOP Instance UID", "state", "attempts", "reason"), rows)
@@ -185,7 +191,8 @@ def retry_failed(arguments: argparse.Namespace) -> int:
 
 def reindex_archive(arguments: argparse.Namespace) -> int:
     """Build a generation beside the live one and swap; or do only a part of it."""
-    settings = options.load(arguments, **{"ingest.workers": arguments.workers})
+    flags = {"reindex.throttle": arguments.throttle, "reindex.schedule": arguments.schedule}
+    settings = options.load(arguments, **{"ingest.workers": arguments.workers, **flags})
     store = existing(settings)
     try:
         before = store.generations.live()
@@ -211,9 +218,9 @@ def _whole(arguments: argparse.Namespace, store: Store, settings: Config) -> dic
     if arguments.rollback:
         return reindex.roll_back(store)
     if arguments.dry_run:
-        return reindex.plan(store, arguments.model)
+        return reindex.plan(store, settings, arguments.model)
     with output.progress(quiet=arguments.json) as report:
-        return reindex.run(store, settings, arguments.model, report)
+        return reindex.run(store, settings, arguments.model, report, force=arguments.force, ray=arguments.ray)
 
 
 def _part(arguments: argparse.Namespace, store: Store, settings: Config) -> dict[str, Any]:

@@ -6,17 +6,21 @@ features and the job's end in one transaction. Run as `python -m dicomnode.worke
 
 import faulthandler
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Literal
 
 from dicomnode import log
 from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, NotIndexable
+from dicomnode.pace import Pace
 from dicomnode.pixels import decode
 from dicomnode.workers import child, limits
 from encoder.errors import ImageError
@@ -31,6 +35,7 @@ IDLE_S = 1.0  # a worker nobody wakes looks for work this often: retries come du
 OVER_MEMORY = "needs more memory than ingest.maximum_memory_mib"
 AGAIN_S = 2.0  # between tries to write an end that the storage does not take
 AWAY = (DatabaseAway, FileError, StorageFull)  # what no film is to blame for
+ALWAYS = Pace()
 HANGS = 0.9  # of the lease: the process ends itself before another worker takes the job
 
 
@@ -43,8 +48,10 @@ class IndexerPlan:
     owner: str
     ingest: IngestSettings
     log: LogSettings
-    generations: tuple[int, ...] | None = None  # None: all that are live or building
+    generations: tuple[int, ...] | Literal["live"] = "live"
     models: ModelSettings = field(default_factory=ModelSettings)
+    pace: Pace = field(default_factory=Pace)
+    niceness: int = 0  # nice(2): queries before ingest before reindexing
 
 
 def _waited(seconds: float) -> bool:
@@ -75,10 +82,12 @@ class Indexer:
         self._latest: int | None = None  # the instance of the job before: what is of its study comes next
 
     def warm(self) -> None:
-        """Load the live model before the first job asks for it."""
-        live = self._store.generations.live()
-        if live is not None:
-            self._pipeline(live)
+        """Load a model before the first job asks for it: of the generation it serves, the live one by default."""
+        generations = self._store.generations
+        wanted = self._plan.generations
+        chosen = generations.live() if wanted == "live" or not wanted else generations.get(wanted[0])
+        if chosen is not None:
+            self._pipeline(chosen)
 
     def step(self) -> bool:
         """Do one job if one is due. Returns whether there was one, and the storage let it be done."""
@@ -181,10 +190,13 @@ def features_of(local: LocalMap | None) -> LocalFeatures | None:
     )
 
 
-def run(step: Callable[[], bool], connection: Connection) -> None:
-    """Step while there is work and a parent; sleep between, until woken."""
+def run(step: Callable[[], bool], connection: Connection, pace: Pace = ALWAYS) -> None:
+    """Step while there is work, a parent, and it is time; sleep between, until woken."""
     while not child.parent_gone(connection, 0.0):
-        if not step() and child.parent_gone(connection, IDLE_S):
+        started = time.monotonic()
+        worked = not pace.closed_s(datetime.now()) and step()
+        rest_s = pace.pause_s(time.monotonic() - started) if worked else IDLE_S
+        if rest_s and child.parent_gone(connection, rest_s):
             return
 
 
@@ -192,12 +204,13 @@ def main() -> None:
     """The process: plan from the lifeline, store opened, jobs done until the parent hangs up."""
     connection, plan = child.lifeline()
     log.configure(plan.log.level, plan.log.format)
+    os.nice(plan.niceness)
     store = Store.open(plan.root, plan.url or None, max_attempts=plan.ingest.maximum_attempts, new=False)
     try:
         lifted = partial(limits.lifted, plan.ingest.maximum_memory_mib, plan.models.device)
         indexer = Indexer(store, plan, lifted, partial(child.parent_gone, connection))
         indexer.warm()
-        run(indexer.step, connection)
+        run(indexer.step, connection, plan.pace)
     finally:
         store.close()
 

@@ -46,6 +46,9 @@ class Pool:
         for each in self._children:
             each.wake()
 
+    def check(self) -> None:
+        """Nothing to say: a worker that dies is replaced."""
+
     def stop(self) -> None:
         """Hang up, let each finish the film in hand, and release what is left."""
         self._stopping.set()

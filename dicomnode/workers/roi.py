@@ -7,8 +7,8 @@ so that a question never waits behind a queue of films, and from the receiver, s
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -43,11 +43,49 @@ class RoiSettings:
     models: ModelSettings = field(default_factory=ModelSettings)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Asked of a child, and its answer when its model is loaded."""
+
+
 class RoiProcess:
-    """Asks the child, one question at a time; a child that died or hangs is replaced and the question fails."""
+    """Asks the child, one question at a time; a child that died or hangs is replaced and the question fails.
+
+    While a swap of models is prepared there are two children: each is asked about the model that it has.
+    """
 
     def __init__(self, settings: RoiSettings, timeout_s: float, start: Callable[..., Child] = Child) -> None:
-        self._child = AskedChild(MODULE, settings, timeout_s, start)
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._start = start
+        self._child = self._new(settings.warm)
+        self._next: tuple[Path, AskedChild] | None = None
+
+    def _new(self, folder: Path | None) -> AskedChild:
+        return AskedChild(MODULE, replace(self._settings, warm=folder), self._timeout_s, self._start)
+
+    def prepare(self, folder: Path) -> None:
+        """Have another model loaded beside the one in use, on return; questions about this one go on."""
+        if folder == self._settings.warm or (self._next is not None and self._next[0] == folder):
+            return
+        child = self._new(folder)
+        with suppress(NoAnswer):  # it is replaced by the first question
+            child.ask(Ready())
+        before, self._next = self._next, (folder, child)
+        if before is not None:
+            before[1].stop()
+
+    def settle(self, folder: Path) -> None:
+        """This model is in use from now on: the other one's child ends, if there is one for this."""
+        if self._next is None or self._next[0] != folder:
+            return
+        old, self._child, self._next = self._child, self._next[1], None
+        self._settings = replace(self._settings, warm=folder)
+        old.stop()
+
+    def _child_for(self, folder: Path) -> AskedChild:
+        coming = self._next
+        return coming[1] if coming is not None and coming[0] == folder else self._child
 
     def start(self) -> None:
         """Begin loading the model; does not wait for it."""
@@ -68,7 +106,7 @@ class RoiProcess:
 
     def _asked(self, request: RoiRequest | OcclusionRequest, kind: type[Reply]) -> Reply:
         try:
-            reply = self._child.ask(request)
+            reply = self._child_for(request.model_folder).ask(request)
         except NoAnswer as error:
             why = "did not answer in time" if error.hung else "died"
             raise ModelFailure(f"the query model {why}") from error
@@ -79,6 +117,8 @@ class RoiProcess:
     def stop(self) -> None:
         """End it now; questions in hand or waiting fail."""
         self._child.stop()
+        if self._next is not None:
+            self._next[1].stop()
 
 
 class RoiEncoder:
@@ -134,9 +174,13 @@ class RoiEncoder:
             self._images.popitem(last=False)
 
 
-def answer(encoder: RoiEncoder, request: RoiRequest | OcclusionRequest) -> RoiEmbedding | RoiOcclusion | DicomNodeError:
+def answer(
+    encoder: RoiEncoder, request: RoiRequest | OcclusionRequest | Ready
+) -> RoiEmbedding | RoiOcclusion | Ready | DicomNodeError:
     """The reply to one request: never raises, so that the child stays."""
     try:
+        if isinstance(request, Ready):
+            return request
         return encoder.occlude(request) if isinstance(request, OcclusionRequest) else encoder.embed(request)
     except DicomNodeError as error:
         return error

@@ -263,6 +263,19 @@ class Shelf:
         self.snapshot()
         return vectors
 
+    def renew(self, generation_id: int) -> int:
+        """As `rebuild`, while searches go on with what there is: each partition changes when its new one is whole."""
+        model = self._generation(generation_id).model
+        places, anatomies = range(len(model.projections)), range(len(model.regions))
+        partitions = [self._partition(Key(generation_id, place, which)) for place in places for which in anatomies]
+        for partition in partitions:
+            with partition.updating, self._database.reading() as connection:
+                self._reload(connection, partition, counted(connection, "change"))
+                partition.saved = -1
+            partition.improve(self._exact_limit)
+        self.snapshot()
+        return sum(map(len, partitions))
+
     def forget(self) -> None:
         """Keep in memory what is live or being built, and on disk what may come back; drop the rest."""
         states = {generation.id: generation.state for generation in self._generations.all()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode import calibration, config, node, reindex
+from dicomnode import calibration, canaries, config, node, reindex
 from dicomnode.cli import main
 from dicomnode.errors import DicomNodeError
 from dicomnode.models import SLACK
@@ -21,6 +21,7 @@ from dicomnode.query.region import RegionQuery
 from dicomnode.query.search import UNLIKE_ARCHIVE, RegionSearch
 from dicomnode.sr.regions import GraphicType, SrRoi
 from dicomnode.workers.embedding import FakeEncoder
+from dicomnode.workers.roi import RoiProcess, RoiSettings
 from encoder import unlike
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
@@ -222,6 +223,7 @@ def running(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(node, "SCRIBE_AFTER", -1)  # there is none
     made = Node(config.load(None, {}, {"storage.root": str(tmp_path / "root")}))
     made._store = store
+    made._roi = RoiProcess(RoiSettings(1, made._config.ingest, made._config.log, None), 1.0)
     yield made
     made._stopping.set()
     if made._keeper.is_alive():
@@ -276,6 +278,9 @@ class Working:
     def start(self) -> None:
         work_off(self._store)
 
+    def check(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 
@@ -313,7 +318,7 @@ def test_a_new_generation_is_measured_before_it_goes_live(
 def test_a_generation_that_is_refused_leaves_the_live_one_as_it_was(
     store: Store, reindexing: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reindex, "LEAST_SHARE", 2.0)
+    monkeypatch.setattr(canaries, "LEAST_SHARE", 2.0)
     with pytest.raises(DicomNodeError, match="not swapped"):
         reindex.run(store, reindexing, tmp_path / "other", lambda *_: None)
     assert live(store).model.thresholds == {**GIVEN, SLACK: 1.0}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from dicomnode import progress
 from dicomnode.config import Config, PeerSettings
 from dicomnode.web.pages import words
 from storage.records import Generation, Question, Unindexed
@@ -28,6 +29,7 @@ class Progress:
     not_indexable: int
     failed: int
     regions: int
+    note: str  # of one that is being built: how fast, how long still, or why it stands
 
     @property
     def percent(self) -> int:
@@ -135,6 +137,7 @@ def _progress(store: Store, generation: Generation) -> Progress:
         not_indexable=counts.not_indexable,
         failed=counts.failed,
         regions=store.regions.count(generation.id),
+        note=progress.of(store, generation).text if generation.state == "building" else "",
     )
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "monai", "matplotlib", "highdicom", "scipy")
+HEAVY = ("torch", "monai", "matplotlib", "highdicom", "scipy", "ray")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -20,6 +20,7 @@ def loaded_by(code: str) -> set[str]:
         "import dicomnode.node",
         "import dicomnode.dimse.receiver",
         "import dicomnode.conformance",
+        "import dicomnode.reindex",
         "from dicomnode.cli.main import parser; parser()",
         "import encoder.anatomy, encoder.checkpoint, encoder.pipeline",
         "import storage.store",
