@@ -5,13 +5,14 @@ The first to say something about a series, a study or a patient is believed; wha
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, exists, insert, not_, null, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, exists, insert, not_, null, select, update
 
 from storage.conflicts import forget, kinds, record
 from storage.files import Files
 from storage.matching import LEVELS, TABLES, joined
+from storage.prepared import Prepared
 from storage.records import Added, ConflictKind, ConflictPolicy, KeptFile, NewInstance, Policy
 from storage.regions import delete_regions
 from storage.schema import INSTANCE, JOB, PATIENT, SERIES, STUDY
@@ -27,28 +28,44 @@ _INSTANCE_FIELDS = (
 _KEPT = select(
     INSTANCE.c.sop_instance_uid, INSTANCE.c.id, INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.series_row_id
 ).with_for_update()  # of two that replace it, the second must learn which file the first put there
-_KNOWN = _KEPT.where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
+_KNOWN = Prepared(_KEPT.where(INSTANCE.c.sop_instance_uid == bindparam("uid")))
 _KNOWN_OF = _KEPT.where(INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
-_SERIES = (
-    select(SERIES, STUDY, PATIENT)
-    .select_from(joined(LEVELS[:3]))
-    .where(SERIES.c.series_instance_uid == bindparam("uid"))
-)
-_STUDY = select(STUDY, PATIENT).select_from(joined(LEVELS[:2])).where(STUDY.c.study_instance_uid == bindparam("uid"))
-_PATIENT = select(PATIENT).where(
-    PATIENT.c.patient_id == bindparam("patient_id"),
-    PATIENT.c.issuer == bindparam("issuer"),
-    PATIENT.c.anonymous_key == bindparam("anonymous_key"),
+_ABOVE = (  # the series with what is above it, else the study with its patient, else the patient
+    Prepared(
+        select(SERIES, STUDY, PATIENT)
+        .select_from(joined(LEVELS[:3]))
+        .where(SERIES.c.series_instance_uid == bindparam("series"))
+    ),
+    Prepared(
+        select(STUDY, PATIENT).select_from(joined(LEVELS[:2])).where(STUDY.c.study_instance_uid == bindparam("study"))
+    ),
+    Prepared(select(PATIENT).where(*(PATIENT.c[name] == bindparam(name) for name in PATIENT_KEY))),
 )
 _OWNER = select(STUDY, PATIENT).select_from(joined(LEVELS[:3])).where(SERIES.c.id == bindparam("series"))
-_INSERT = {table.name: insert(table) for table in TABLES.values()}
-_ADD_JOB = insert(JOB)
-_TOUCH = (
+_INSERT = {
+    table.name: Prepared(
+        insert(table).returning(table.c.id), [column.name for column in table.c if column.name != "id"]
+    )
+    for table in TABLES.values()
+}
+_ADD_JOB = Prepared(
+    insert(JOB), ("instance_id", "generation_id", "state", "reason", "attempts", "not_before", "updated_at")
+)
+_TOUCH = Prepared(
     update(STUDY).where(STUDY.c.id == bindparam("study")).values(last_received_at=bindparam("now"), completed_at=null())
 )
 
 
-_Known = Row[str, int, str, str, int]
+class _Known(NamedTuple):
+    """An instance that is there: `_KEPT`."""
+
+    sop_instance_uid: str
+    id: int
+    path: str
+    sha256: str
+    series_row_id: int
+
+
 _Above = tuple[str, str, tuple[str, str, str]]  # what an instance says of its series, study and patient
 
 
@@ -74,12 +91,12 @@ class Arrivals:
         """Read at once what is known of instances that are about to be added."""
         self._looked_up = dict.fromkeys(uids)
         for row in self._connection.execute(_KNOWN_OF, {"uids": list(self._looked_up)}):
-            self._looked_up[row.sop_instance_uid] = row
+            self._looked_up[row.sop_instance_uid] = _Known(*row)
 
     def _known(self, uid: str) -> _Known | None:
         if uid in self._looked_up:
             return self._looked_up.pop(uid)
-        return self._connection.execute(_KNOWN, {"uid": uid}).one_or_none()
+        return next((_Known(*row) for row in _KNOWN.rows(self._connection, {"uid": uid})), None)
 
     def _held(self, new: NewInstance) -> Mapping[Any, Any]:
         """Column -> value of what there is of the instance's series, study and patient: all three, two, one or none."""
@@ -181,20 +198,16 @@ class Arrivals:
         """Owe the jobs. The studies that something came to are arriving, from now on for the stable age."""
         owe(self._connection, self._owed, self._generations, self._now)
         if self._touched:
-            studies = [{"study": study, "now": self._now} for study in sorted(self._touched)]
-            self._connection.execute(_TOUCH, studies)
+            for study in sorted(self._touched):
+                _TOUCH.rows(self._connection, {"study": study, "now": self._now})
 
 
 def _read_above(connection: Connection, new: NewInstance) -> Mapping[Any, Any]:
-    patient = {name: getattr(new.patient, name) for name in PATIENT_KEY}
-    for query, values in (
-        (_SERIES, {"uid": new.series.series_instance_uid}),
-        (_STUDY, {"uid": new.study.study_instance_uid}),
-        (_PATIENT, patient),
-    ):
-        row = connection.execute(query, values).one_or_none()
-        if row is not None:
-            return row._mapping
+    named = {name: getattr(new.patient, name) for name in PATIENT_KEY}
+    named |= {"series": new.series.series_instance_uid, "study": new.study.study_instance_uid}
+    for query in _ABOVE:
+        for row in query.rows(connection, named):
+            return dict(zip(query.columns, row, strict=True))
     return {}
 
 
@@ -218,15 +231,14 @@ def _fill_in(connection: Connection, new: NewInstance, held: Mapping[Any, Any]) 
 def owe(connection: Connection, instances: Iterable[int], generations: Sequence[int], now: float) -> None:
     """Queue a job for each instance in each generation."""
     fresh = {"state": "queued", "reason": "", "attempts": 0, "not_before": now, "updated_at": now}
-    jobs = [{"instance_id": instance, "generation_id": g, **fresh} for instance in instances for g in generations]
-    if jobs:
-        connection.execute(_ADD_JOB, jobs)
+    for instance in instances:
+        for generation in generations:
+            _ADD_JOB.rows(connection, {"instance_id": instance, "generation_id": generation, **fresh})
 
 
 def _insert(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
-    key = connection.execute(_INSERT[table.name], values).inserted_primary_key
-    assert key is not None, "every table here has a primary key"
-    return int(key[0])
+    (row,) = _INSERT[table.name].rows(connection, values)
+    return int(row[0])
 
 
 def prune(connection: Connection, series_row_id: int) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from storage.arrivals import PATIENT_KEY, Arrivals
 from storage.database import Database
 from storage.files import Files
 from storage.matching import COLUMNS, LEVEL_OF, LEVELS, TABLES, instance_ids, joined, where
+from storage.prepared import Prepared
 from storage.records import (
     Added,
     Condition,
@@ -46,7 +47,7 @@ UIDS: dict[Level, tuple[str, ...]] = {  # what identifies a row of a level, and 
 }
 
 _NEWEST = (STUDY.c.study_date.desc().nulls_last(), STUDY.c.study_time.desc().nulls_last())
-_ACTIVE = select(GENERATION.c.id).where(GENERATION.c.state.in_(ACTIVE))
+_ACTIVE = Prepared(select(GENERATION.c.id).where(or_(*(GENERATION.c.state == state for state in ACTIVE))))
 
 
 class Catalog:
@@ -175,7 +176,7 @@ class Catalog:
 def active_generations(database: Database, connection: Connection) -> list[int]:
     """Generations that new instances get jobs in; no generation starts before this transaction has ended."""
     database.share(connection, "generation")
-    return list(connection.execute(_ACTIVE).scalars())
+    return [row[0] for row in _ACTIVE.rows(connection)]
 
 
 # --- what a row is made of ----------------------------------------------------------------------------------------

@@ -25,9 +25,8 @@ from dicomnode.attributes.values import (
     UNREADABLE,
     charset_of,
     decoded_texts,
-    first,
     items,
-    texts,
+    texts_of,
     vr_of,
 )
 from dicomnode.errors import InvalidInstance
@@ -97,12 +96,15 @@ class _Fields:
     """Reads columns from a data set by keyword."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+        self._held = dict(dataset.items())
         self._charset = charset_of(dataset)
 
     def text(self, keyword: str) -> str | None:
-        value = first(self._dataset, _tag(keyword), self._charset)
+        value = next(filter(None, self._texts(keyword)), None)
         return value[:MAXIMUM_TEXT] if value else None
+
+    def _texts(self, keyword: str) -> tuple[str, ...]:
+        return texts_of(self._held.get(_tag(keyword)), self._charset)
 
     def whole(self, keyword: str) -> int | None:
         value = self.text(keyword)
@@ -113,7 +115,7 @@ class _Fields:
         value = self.text(keyword)
         if value is None:
             raise InvalidInstance(f"{keyword} is missing")
-        if not is_uid(value) or len(texts(self._dataset, _tag(keyword), self._charset)) != 1:
+        if not is_uid(value) or sum(map(bool, self._texts(keyword))) != 1:
             raise InvalidInstance(f"{keyword} is not a UID")
         return value
 
@@ -168,11 +170,11 @@ def _series(fields: _Fields) -> NewSeries:
 def _encoded(dataset: Dataset, inherited: Charset, depth: int) -> Iterator[bytes]:
     """Each kept element, encoded; sequences with their items."""
     charset = charset_of(dataset, inherited)
-    for tag in sorted(dataset.keys(), key=int):
+    for tag, element in sorted(dataset.items(), key=_number):
         if _is_bulk(tag):
             continue
         try:
-            yield _element(dataset, tag, charset, depth)
+            yield _element(dataset, element, charset, depth)
         except UNREADABLE:
             continue  # absent from the header; the file itself is kept as received
 
@@ -190,8 +192,12 @@ def _is_bulk(tag: BaseTag) -> bool:
     )
 
 
-def _element(dataset: Dataset, tag: BaseTag, charset: Charset, depth: int) -> bytes:
-    element = dataset.get_item(tag)
+def _number(held: tuple[BaseTag, Any]) -> int:
+    return int(held[0])
+
+
+def _element(dataset: Dataset, element: Any, charset: Charset, depth: int) -> bytes:
+    tag = element.tag
     vr = vr_of(element)
     if vr == "SQ":
         return _sequence(dataset, tag, charset, depth)

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from pydicom.datadict import dictionary_VR
@@ -31,6 +32,7 @@ UNREADABLE = (
     ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError,
     OverflowError, NotImplementedError, RecursionError, struct.error, OSError, BytesLengthException,
 )  # fmt: skip
+MAXIMUM_REMEMBERED = 64  # bytes of a value whose texts are kept, for the next that is the same
 _AMBIGUOUS = {"US or SS": "US", "US or OW": "US", "US or SS or OW": "US", "OB or OW": "OW"}
 _DATE = re.compile(r"(\d{4})([.\-/]?)(\d{2})\2(\d{2})")
 _TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:\.(\d{1,6})\d*)?)?)?")
@@ -63,21 +65,52 @@ def charset_of(dataset: Dataset, inherited: Charset = UNDECLARED) -> Charset:
 
 def texts(dataset: Dataset, tag: BaseTag, charset: Charset, *, keep_empty: bool = False) -> tuple[str, ...]:
     """The readable values of one element in order; () when it is absent, empty, binary or a sequence."""
-    vr, found = written(dataset, tag, charset)
-    normal = tuple(normalised(vr, value) for value in found)
+    normal = texts_of(_held(dataset, tag), charset)
     return normal if keep_empty else tuple(value for value in normal if value)
+
+
+def _held(dataset: Dataset, tag: BaseTag) -> Any:
+    """An element as it is held; what has no bytes yet is read. None where there is none, or it cannot be read."""
+    try:
+        return dataset.get_item(tag)
+    except UNREADABLE:
+        return None
+
+
+def texts_of(element: Any, charset: Charset) -> tuple[str, ...]:
+    """The values of an element in order, unreadable ones empty; () when it is None, binary or a sequence."""
+    try:
+        if element is None:
+            return ()
+        vr = vr_of(element)
+        value = element.value
+        if isinstance(value, bytes) and len(value) <= MAXIMUM_REMEMBERED and vr in TEXT_VRS:
+            return _short_texts(vr, value, charset)
+        return tuple(normalised(vr, each) for each in _as_written(element, vr, charset))
+    except UNREADABLE:
+        return ()
+
+
+@lru_cache(maxsize=8192)  # instances of a series share most of their values, and a thousand matches many
+def _short_texts(vr: str, value: bytes, charset: Charset) -> tuple[str, ...]:
+    return tuple(normalised(vr, each) for each in _raw_text(value, vr, charset))
 
 
 def written(dataset: Dataset, tag: BaseTag, charset: Charset) -> tuple[str, Sequence[str]]:
     """The value representation and the values of one element as they were written; () when they are no text."""
     try:
-        element = dataset.get_item(tag)  # decodes what has no bytes
+        element = _held(dataset, tag)
         if element is None:
             return "UN", ()
         vr = vr_of(element)
-        return vr, raw_texts(element, vr, charset) if isinstance(element.value, bytes) else decoded_texts(element, vr)
+        return vr, _as_written(element, vr, charset)
     except UNREADABLE:
         return "UN", ()
+
+
+def _as_written(element: Any, vr: str, charset: Charset) -> Sequence[str]:
+    """Raises one of UNREADABLE."""
+    return raw_texts(element, vr, charset) if isinstance(element.value, bytes) else decoded_texts(element, vr)
 
 
 def first(dataset: Dataset, tag: BaseTag, charset: Charset) -> str | None:
@@ -147,14 +180,18 @@ _NORMAL_FORMS = {"DA": normal_date, "TM": normal_time, "IS": normal_integer, "DS
 def raw_texts(element: Any, vr: str, charset: Charset) -> Sequence[str]:
     """The values of an element that still is bytes; () where they are no text. Raises one of UNREADABLE."""
     if vr in TEXT_VRS:
-        text = charset.decode(element.value) if vr in CHARSET_VRS else element.value.decode("latin-1")
-        return [text] if vr in SINGLE_TEXT_VRS else text.split("\\")
+        return _raw_text(element.value, vr, charset)
     order = "<" if getattr(element, "is_little_endian", True) else ">"
     if vr == "AT":
         return [f"{group:04X}{number:04X}" for group, number in struct.iter_unpack(f"{order}HH", element.value)]
     if vr in NUMBER_FORMATS:
         return [str(number) for (number,) in struct.iter_unpack(order + NUMBER_FORMATS[vr], element.value)]
     return ()
+
+
+def _raw_text(value: bytes, vr: str, charset: Charset) -> Sequence[str]:
+    text = charset.decode(value) if vr in CHARSET_VRS else value.decode("latin-1")
+    return [text] if vr in SINGLE_TEXT_VRS else text.split("\\")
 
 
 def decoded_texts(element: Any, vr: str) -> Sequence[str]:

@@ -140,7 +140,7 @@ def _questions(store: Store) -> Iterator[str]:
 
 def _grown(place: Place, store: Store) -> Iterator[str]:
     """What is on disk and nothing names."""
-    files = sum(len(paths) for _, paths in store.files.shards())
+    files = sum(len(store.files.under(prefix)) for prefix in store.files.prefixes())
     if files != store.catalog.count():
         yield f"{files} files of {store.catalog.count()} instances"
     if left := list((place.root / "scratch").iterdir()):
