@@ -1,15 +1,18 @@
 """The index that looks at every vector: a scan of bytes says which rows can be among the best, fp16 rows say which are.
 
 Readers take an immutable view and never wait; one writer at a time appends behind what views can see, or publishes new
-arrays. What was loaded stays in its file, which is mapped; what is added grows beside it.
-Memory: 3 x dim + 24 + 8 x labels bytes a vector, of which 3 x dim in the file's pages where it was loaded: the
-system may take those back. What is added takes up to twice that after growth.
+arrays. What was loaded stays in a copy of its file that has no name and is mapped: whoever cuts the file short
+meanwhile would end a process that had mapped it itself. What is added grows beside it.
+Memory: 3 x dim + 24 + 8 x labels bytes a vector, of which 3 x dim in the copy's pages where it was loaded: the
+system may take those back. What is added takes up to twice that after growth. Disk: the file's size once more.
 """
 
 import hashlib
 import io
 import math
 import mmap
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -29,6 +32,7 @@ FIRST_CAPACITY = 1024  # rows
 HEADER = np.dtype([("magic", "S8"), ("rows", "<i8"), ("dim", "<i8"), ("labels", "<i8")])
 MAGIC = b"EXACT002"
 GROWN = 2  # times the rows that the centre is of: then all are coded anew around one of their own
+COPIED = 1 << 30  # bytes at once
 FEW = 1024  # rows left by a filter that are not worth a scan of codes
 
 Labels = NDArray[np.int64]  # (n, labels): what filters look at
@@ -178,7 +182,7 @@ class ExactIndex:
             size = path.stat().st_size
             if size < HEADER.itemsize:
                 raise SnapshotDamaged("index file: shorter than its header")
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # kept alive by the arrays over it
+            content = _own_copy(file, path.parent)  # kept alive by the arrays over it
         with self._writing:
             self._publish(_read(content, size, self.dim, self._n_labels))
 
@@ -239,7 +243,21 @@ def _write(view: View, file: io.BufferedWriter) -> int:
     return sum(file.write(np.ascontiguousarray(part).data) if part.size else 0 for part in (header, *_arrays(view)))
 
 
-def _read(content: mmap.mmap, size: int, dim: int, labels: int) -> View:
+def _own_copy(file: io.BufferedReader, folder: Path) -> mmap.mmap | bytes:
+    """The file as nobody else can change it: a copy without a name, mapped; in memory where there is no room for one."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".") as own:
+            while os.copy_file_range(file.fileno(), own.fileno(), COPIED):
+                pass
+            return mmap.mmap(own.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError:
+        file.seek(0)
+        return file.read()
+
+
+def _read(content: mmap.mmap | bytes, size: int, dim: int, labels: int) -> View:
+    if len(content) != size:
+        raise SnapshotDamaged(f"index file: {len(content)} bytes instead of {size}")
     magic, rows, its_dim, its_labels = np.frombuffer(content, HEADER, 1)[0].tolist()
     if (magic, its_dim, its_labels) != (MAGIC, dim, labels):
         raise SnapshotDamaged(f"index file: {magic!r} of dimension {its_dim}, not {dim}")

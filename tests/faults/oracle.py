@@ -30,7 +30,8 @@ HEART = VOCABULARY.named("cardiac silhouette")
 ENDED = {"indexed", "not_indexable", "failed"}
 SETTLE_S = 240.0
 LATELY_S = 2.0
-KEPT_NAMES = {"files", "scratch", "index", "models", "serve.lock", "reindex.lock"}
+KEPT_NAMES = {"files", "scratch", "index", "models", "settings.json", "reindex.json"}
+LOCKS = {"serve.lock", "reindex.lock", "import.lock", "index.lock"}
 DATABASE_NAMES = {"dicomnode.sqlite", "dicomnode.sqlite-wal", "dicomnode.sqlite-shm"}
 GENERATIONS = 4  # live, kept for rollback, building, half deleted
 EXACT_TOLERANCE = 2e-3  # between a cosine of fp16 vectors in float32 and in float64
@@ -151,7 +152,7 @@ def _grown(place: Place, store: Store) -> Iterator[str]:
     models = {Path(generation.model.path).name for generation in generations}
     if strange := {path.name for path in (place.root / "models").iterdir()} - models:
         yield f"models of no generation: {sorted(strange)}"
-    if strange := {path.name for path in place.root.iterdir()} - KEPT_NAMES - DATABASE_NAMES:
+    if strange := {path.name for path in place.root.iterdir()} - KEPT_NAMES - LOCKS - DATABASE_NAMES:
         yield f"strange names in the root: {sorted(strange)}"
     yield from _index_files(place.root / "index", {str(generation.id) for generation in generations})
 

@@ -120,7 +120,7 @@ def test_a_node_that_starts_while_an_import_runs_sweeps_nothing_of_it(drawn: lis
         assert arrived.wait(30)
         starting = node.Node(node.Config(storage=StorageSettings(root=str(root))))
         starting._store = store
-        assert starting._sweep() == 0
+        starting._sweep(0.0)
         swept.set()
         thread.join()
         assert outcomes == ["new"]
@@ -128,7 +128,8 @@ def test_a_node_that_starts_while_an_import_runs_sweeps_nothing_of_it(drawn: lis
     (root / "scratch" / "left").write_bytes(b"of a dead process")
     with Store.open(root) as store:
         starting._store = store
-        assert starting._sweep() == 1
+        starting._sweep(0.0)
+    assert list((root / "scratch").iterdir()) == []
 
 
 @pytest.mark.timeout(300)
