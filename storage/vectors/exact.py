@@ -244,7 +244,7 @@ def _write(view: View, file: io.BufferedWriter) -> int:
 
 
 def _own_copy(file: io.BufferedReader, folder: Path) -> mmap.mmap | bytes:
-    """The file as nobody else can change it: a copy without a name, mapped; in memory where there is no room for one."""
+    """The file as nobody else can change it: a copy without a name, mapped; where there is no room, in memory."""
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=".") as own:
             while os.copy_file_range(file.fileno(), own.fileno(), COPIED):
