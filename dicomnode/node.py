@@ -46,7 +46,7 @@ from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 from storage.errands import Errand
-from storage.errors import FileError, StorageError
+from storage.errors import DatabaseAway, FileError, StorageError
 from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
@@ -339,6 +339,8 @@ class Node:
                     work()
                     self._store.errands.finish(errand, asked)
                     self._run[errand] = asked
+            except DatabaseAway:  # who takes up what is new has said so
+                return
             except Exception as error:  # noqa: BLE001 - whoever asked gives up; the next round tries again
                 logger.error("asked to %s the index, the next round tries again: %s", errand, log.frames(error))
 

@@ -70,6 +70,7 @@ def test_postgresql_that_is_killed_and_gone_for_a_while(cluster: postgresql.Clus
         environment = {"DICOMNODE_STORAGE__URL": place.url}
         with nodes.running_node(root, "--workers", "1", environment=environment, module=PROGRAM) as node:
             assert sent(node, films(sending, 1, 2), ledger) == [0, 0]
+            assert oracle.settle(place, node) == []  # the worker has started
             mortal.stop()
             assert set(refused_together(node, sending, ledger)) == {status.OUT_OF_RESOURCES}
             time.sleep(6)
