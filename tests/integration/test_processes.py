@@ -25,8 +25,11 @@ from tests import nodes
 BOX = (150.0, 150.0, 350.0, 350.0)
 
 
-def loads_torch(process: psutil.Process) -> bool:
-    return any("libtorch" in mapping.path for mapping in process.memory_maps())
+CODECS = ("gdcm", "openjpeg", "jpeg_ls", "pylibjpeg")
+
+
+def loads(process: psutil.Process, *libraries: str) -> bool:
+    return any(library in mapping.path for mapping in process.memory_maps() for library in libraries)
 
 
 def wait_until(condition, seconds: float = 60.0) -> None:
@@ -37,13 +40,14 @@ def wait_until(condition, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_receiver_loads_no_torch_and_its_children_end_with_it(tmp_path):
+def test_the_receiver_loads_no_torch_and_no_codec_and_its_children_end_with_it(tmp_path):
     with nodes.running_node(tmp_path / "root") as node:
         main = psutil.Process(node.process.pid)
         children = main.children(recursive=True)
-        wait_until(lambda: all(loads_torch(child) for child in children))
+        wait_until(lambda: all(loads(child, "libtorch") for child in children))
         assert client.echo(node.peer) == 0
-        assert not loads_torch(main)
+        assert not loads(main, "libtorch", *CODECS)
+        assert any(loads(child, *CODECS) for child in children)
         node.process.terminate()
         assert node.process.wait(60) == 0
         assert not any(child.is_running() for child in children)
