@@ -59,13 +59,16 @@ def fill_all(archives: Mapping[str, T], fill: Callable[[T], None], *foreseen: ty
 
 
 @contextmanager
-def dicomnode(folder: Path, sink: int) -> Iterator[Archive]:
-    """This node, without workers."""
+def dicomnode(folder: Path, sink: int, receivers: int = 1) -> Iterator[Archive]:
+    """This node, without workers; `receivers`: the setting of that name."""
     folder.mkdir(exist_ok=True)
     settings = folder / "dicomnode.toml"
     settings.write_text(
         f"""[log]
 level = "warning"
+
+[dimse]
+receivers = {receivers}
 
 [peers.sink]
 ae_title = "{SINK}"

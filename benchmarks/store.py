@@ -69,6 +69,15 @@ def node(folder: Path, sink: int) -> Iterator[Archive]:
 
 
 @contextmanager
+def node_of_two(folder: Path, sink: int) -> Iterator[Archive]:
+    """The same, with a second process that receives."""
+    with node(folder, sink):
+        pass
+    with peers.dicomnode(folder, sink, receivers=2) as archive:
+        yield archive
+
+
+@contextmanager
 def storescp(folder: Path, sink: int) -> Iterator[Archive]:
     """DCMTK's receiver: a process an association, data sets written as they come, nothing synced or catalogued."""
     folder.mkdir()
@@ -90,6 +99,7 @@ def pynetdicom_storescp(folder: Path, sink: int) -> Iterator[Archive]:
 
 RECEIVERS: dict[str, Start] = {
     OURS: node,
+    f"{OURS}, receivers = 2": node_of_two,
     "Orthanc": peers.orthanc,
     "storescp, unsynced": storescp,
     "dcmqrscp, unsynced": peers.dcmqrscp,

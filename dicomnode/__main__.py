@@ -15,7 +15,7 @@ def main() -> None:
 
 
 def _without_codecs() -> None:
-    """The process that peers reach decodes nothing: 10 MiB less, and no native decoder in it. Its children have them."""
+    """The process that peers reach decodes nothing: 10 MiB less, and no native decoder. Its children have them."""
     for name in CODECS:
         sys.modules[name] = None  # type: ignore[assignment]
 

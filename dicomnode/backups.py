@@ -29,7 +29,8 @@ from typing import Any, Final
 from dicomnode import __version__, verification
 from dicomnode.config import Config
 from dicomnode.errors import BackupError
-from dicomnode.node import Lock, open_store
+from dicomnode.locks import Lock
+from dicomnode.node import open_store
 from storage.copies import Kind
 from storage.durable import replacing, reported, sync_folder
 from storage.errors import StorageError

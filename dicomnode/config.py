@@ -45,6 +45,10 @@ def _setting(
     return field(default=default, repr=not secret, metadata=about_it)
 
 
+def _wrong_number(number: int) -> str:
+    return "" if number >= 1 else "must be 1 or more"
+
+
 def _wrong_ae_title(title: str) -> str:
     """PS3.5 6.2, AE: 16 characters of the default repertoire without backslash and controls, not all spaces."""
     if not title.strip():
@@ -154,6 +158,12 @@ class DimseSettings:
     maximum_pdu: int = _setting(131072, "largest PDU accepted, bytes")
     maximum_associations: int = _setting(64, "associations at once")
     maximum_per_address: int = _setting(32, "associations at once from one address")
+    receivers: int = _setting(
+        1,
+        "processes that receive; more, up to the processors, where many associations store at once",
+        most=64,
+        wrong=_wrong_number,
+    )
     acse_timeout_s: float = _setting(15.0, "seconds to wait for association messages")
     network_timeout_s: float = _setting(60.0, "seconds an association may be silent")
     pdu_timeout_s: float = _setting(30.0, "seconds one PDU may take to arrive once it has begun")

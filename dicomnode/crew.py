@@ -6,7 +6,8 @@ root, each under a name of its own.
 
 from dicomnode import models
 from dicomnode.config import Config
-from dicomnode.node import INGEST_NICENESS, Lock, open_store
+from dicomnode.locks import Lock
+from dicomnode.node import INGEST_NICENESS, open_store
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 

@@ -1,22 +1,19 @@
 """The composition root: a Config in, a running node out. Everything with state is built, joined and ended here."""
 
-import fcntl
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
 
 from dicomnode import calibration, log, models
 from dicomnode.audit import changes, codes, trail
 from dicomnode.audit.auditor import Auditor
 from dicomnode.config import Config
 from dicomnode.contacts import Contacts
+from dicomnode.dimse.annex import RECEIVING
+from dicomnode.dimse.annexes import Annexes, Hearers
 from dicomnode.dimse.commitment import CommitmentService
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.outgoing import Caller
@@ -28,6 +25,7 @@ from dicomnode.dimse.tls import Certificates, peer_context
 from dicomnode.dimse.wire import Command
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.intake import Intake
+from dicomnode.locks import LOOK_S, Lock
 from dicomnode.pixels.decode import Policy
 from dicomnode.query.occlusion import Explainer
 from dicomnode.query.placed import Placer
@@ -50,57 +48,14 @@ from storage.errors import DatabaseAway, FileError, StorageError
 from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
-LOOK_S = 0.5  # a command that asks whether a node runs holds its lock for a moment
 IMPORTING = "import.lock"  # under the root, held by who takes files in without the node
+RECEIVED_S = 60.0  # a commit that waits for SQLite takes half of it
 INGEST_NICENESS = 5  # nice(2): the query model comes first, reindexing last
 REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
 SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
 SWEEP_AFTER = 700  # refreshes after which what nodes left that died shortly before this one started is old enough
 CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgrown its thresholds
-
-
-class Lock:
-    """An advisory lock on a file under the root: one node, one reindexing at a time on one archive."""
-
-    def __init__(self, path: Path, holder: str, *, shared: bool = False, wait_s: float = 0.0) -> None:
-        """`shared`: with others that share it too, and with nobody who does not.
-
-        `wait_s`: how long another may hold it for a look whether anybody does.
-        """
-        self._path = path
-        self._holder = holder
-        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        self._wait_s = wait_s
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a")
-        except OSError as error:
-            raise DicomNodeError(f"cannot use {self._path.parent}: {error.strerror}") from error
-        deadline = time.monotonic() + self._wait_s
-        while not self._is_had():
-            if time.monotonic() >= deadline:
-                self._file.close()
-                raise DicomNodeError(f"{self._holder} is running already on {self._path.parent}")
-            time.sleep(0.05)
-        return self
-
-    def _is_had(self) -> bool:
-        assert self._file is not None
-        try:
-            fcntl.flock(self._file, self._kind | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 def place(config: Config) -> ExitStack:
@@ -163,6 +118,9 @@ class Node:
         certificates = Certificates.configured(config.tls)
         self._locks = place(config)
         self._store = open_store(config)
+        if not config.storage.shared:
+            with Lock(config.root / RECEIVING, "a process of an earlier run that receives", wait_s=RECEIVED_S):
+                pass  # it may be between the rename of a file and its row
         # Alone, the lock says that nothing is arriving; what other nodes are receiving is younger than the default.
         self._sweep(SWEEP_AGE_S if config.storage.shared else 0.0)
         generation = models.ensure_live(self._store, config.models.folder)
@@ -217,7 +175,16 @@ class Node:
             Command.N_ACTION: self._commitment.on_action,
         }
         contacts = Contacts(peer.ae_title for peer in config.peers)
-        self._receiver = Receiver(config, certificates, store, find, others, contacts.heard, self._auditor)
+        hearers = Hearers(
+            self._on_arrival,
+            self._metrics.took,
+            contacts.heard,
+            self._auditor.counted,
+            self._trail if self._trail.is_on else None,
+        )
+        beside = config.dimse.receivers - 1
+        annexes = Annexes(config, beside, hearers) if beside else None
+        self._receiver = Receiver(config, certificates, store, find, others, contacts.heard, self._auditor, annexes)
         self._upkeep = Keeper(self._store, config.storage, config.retention, self._auditor)
         if config.web.enabled:
             explainer = Explainer(self._store, self._roi, config.query)

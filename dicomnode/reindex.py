@@ -18,7 +18,7 @@ from dicomnode import calibration, models, progress
 from dicomnode.canaries import Verification, verify
 from dicomnode.config import Config
 from dicomnode.errors import DecodeError, DicomNodeError, NotIndexable
-from dicomnode.node import Lock
+from dicomnode.locks import Lock
 from dicomnode.pace import parse
 from dicomnode.pixels import decode
 from dicomnode.workers.indexer import IndexerPlan, features_of

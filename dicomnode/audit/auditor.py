@@ -92,14 +92,22 @@ class Auditor:
     def start(self) -> None:
         """The node runs from now on. PS3.15 A.5.3.1."""
         self._record(codes.APPLICATION_ACTIVITY, codes.EXECUTE, [self._own(codes.APPLICATION)], codes.APPLICATION_START)
+        self.gather()
+
+    def gather(self) -> None:
+        """Tell of what is summed up over time, from now on: in a process that is not the node itself, all there is."""
         if self.is_on:
             self._rounds.start()
 
-    def stop(self) -> None:
-        """The node has stopped; what was gathered is told."""
+    def finish(self) -> None:
+        """Tell what was gathered."""
         self._rounds.stop()
         self._rounds.join()
         self._tell(self._gathering.older(0.0, 0.0))
+
+    def stop(self) -> None:
+        """The node has stopped; what was gathered is told."""
+        self.finish()
         self._record(codes.APPLICATION_ACTIVITY, codes.EXECUTE, [self._own(codes.APPLICATION)], codes.APPLICATION_STOP)
 
     def configured(self, kind: Code, what: str, by: Party | None = None) -> None:

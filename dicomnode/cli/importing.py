@@ -8,7 +8,8 @@ from dicomnode.cli import options, output
 from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
 from dicomnode.importing import Source, Summary
-from dicomnode.node import IMPORTING, LOOK_S, Lock, open_store
+from dicomnode.locks import LOOK_S, Lock
+from dicomnode.node import IMPORTING, open_store
 
 RAY = "address of a Ray cluster whose workers do it, or `local` for one on this machine; needs the extra `ray`"
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from pynetdicom import AE, evt
 
-from dicomnode import log, private, uids
+from dicomnode import log, private
 from dicomnode.audit.auditor import Auditor, silent
-from dicomnode.config import Config, DimseSettings
+from dicomnode.config import Config
 from dicomnode.dimse import contexts
 from dicomnode.dimse.access import Access, guarded_find, guarded_stores
+from dicomnode.dimse.annexes import Annexes
 from dicomnode.dimse.association import Services
+from dicomnode.dimse.entity import entity_of
 from dicomnode.dimse.find import FindService
 from dicomnode.dimse.lobby import Lobby, Places
 from dicomnode.dimse.parties import requestor_of
@@ -28,6 +30,7 @@ from dicomnode.quiet import quiet_libraries
 logger = logging.getLogger(__name__)
 
 STOP_S = 15.0  # an association that is committing an instance ends after it
+GRACE_S = 2.0  # for a process beside this one, which allows its associations as much
 POLL_S = 0.1  # how soon the accept loop sees a shutdown
 
 
@@ -43,8 +46,13 @@ class Receiver:
         others: Services,
         heard: Callable[[str], None] = lambda ae_title: None,
         auditor: Auditor | None = None,
+        annexes: Annexes | None = None,
     ) -> None:
-        """`others`: what is served besides C-ECHO, C-STORE and C-FIND; `heard`: told the AE title of who calls."""
+        """`others`: what is served besides C-ECHO, C-STORE and C-FIND; `heard`: told the AE title of who calls.
+
+        `annexes`: processes that receive beside this one.
+        """
+        self._annexes = annexes
         self._config = config
         self._certificates = certificates
         self._store = store
@@ -69,7 +77,8 @@ class Receiver:
     @property
     def associations(self) -> int:
         """How many are open."""
-        return sum(len(server.active_associations) for server in self._servers())
+        here = sum(len(server.active_associations) for server in self._servers())
+        return here + (self._annexes.open if self._annexes else 0)
 
     def start(self) -> None:
         """Bind and serve in threads. ConfigError when an address cannot be had; what was bound is stopped by `stop`."""
@@ -84,12 +93,16 @@ class Receiver:
             lobby=self._lobby,
             pdu_timeout_s=dimse.pdu_timeout_s,
             auditor=self._auditor,
+            annexes=self._annexes,
         )
-        entity = _entity(dimse)
+        annexes = self._annexes
+        entity = entity_of(dimse, lambda: annexes.open if annexes else 0)
         if dimse.plain:
             self._plain = self._listen(entity, dimse.host, dimse.port, house, None)
         if self._certificates is not None:
             self._secure = self._listen(entity, tls.host or dimse.host, tls.port, house, self._certificates)
+        if annexes is not None and self._plain is not None:
+            annexes.start((dimse.host, int(self._plain.server_address[1])))
         self._lobby.start()
         for server in self._servers():
             threading.Thread(
@@ -109,12 +122,17 @@ class Receiver:
             server.shutdown()
         if self._lobby is not None:
             self._lobby.stop()
+        annexes = self._annexes
+        if annexes is not None:
+            annexes.stop()
         associations = [association for server in servers for association in server.active_associations]
         for association in associations:
             association.abort(block=False)
         deadline = time.monotonic() + STOP_S
         for association in associations:
             association.join(max(0.0, deadline - time.monotonic()))
+        if annexes is not None:
+            annexes.join(deadline + GRACE_S)
 
     def _servers(self) -> list[GuardedServer]:
         return [server for server in (self._plain, self._secure) if server is not None]
@@ -157,15 +175,3 @@ class Receiver:
 
 def _port(server: GuardedServer | None) -> int | None:
     return None if server is None else int(server.server_address[1])
-
-
-def _entity(settings: DimseSettings) -> AE:
-    entity = AE(ae_title=settings.ae_title)
-    entity.maximum_associations = settings.maximum_associations
-    entity.maximum_pdu_size = settings.maximum_pdu
-    entity.acse_timeout = settings.acse_timeout_s
-    entity.dimse_timeout = settings.network_timeout_s
-    entity.network_timeout = settings.network_timeout_s
-    entity.implementation_class_uid = uids.IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = uids.IMPLEMENTATION_VERSION_NAME
-    return entity

@@ -6,6 +6,7 @@ negotiate ends its threads without an answer.
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 MOST_CONTEXTS: Final = 128  # one for each odd number of a byte, PS3.8 9.3.2.2
@@ -15,6 +16,9 @@ LEAST_LENGTH: Final = 128  # bytes of a PDU that the peer takes, 0 being any; be
 
 _FIXED: Final = 68  # bytes in front of the variable items
 _CONTEXT, _ABSTRACT, _TRANSFER, _USER, _MAXIMUM_LENGTH = 0x20, 0x30, 0x40, 0x50, 0x51
+_HEAD: Final = 6  # bytes of a PDU in front of its body
+_ASSOCIATE_RQ: Final = 0x01
+_CALLED: Final = slice(4, 20)  # of the body
 _CONTEXT_HEAD: Final = 4  # bytes in front of a context's sub-items
 
 Item = tuple[int, memoryview]
@@ -28,6 +32,28 @@ def objection(body: bytes | bytearray) -> str:
         return _of_contexts(contexts) or _of_user([content for kind, content in items if kind == _USER])
     except (struct.error, IndexError):
         return "an item reaches beyond what holds it"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an association is asked for with."""
+
+    called: str  # AE title
+    sop_classes: frozenset[str]  # abstract syntaxes
+
+
+def asked(begun: bytes) -> Asked | None:
+    """Of the first bytes of a connection; None while they are no whole request, or when there is an objection."""
+    if len(begun) < _HEAD or begun[0] != _ASSOCIATE_RQ:
+        return None
+    size = int.from_bytes(begun[2:_HEAD], "big")
+    body = begun[_HEAD : _HEAD + size]
+    if len(body) < max(size, _FIXED) or objection(body):
+        return None
+    contexts = [content for kind, content in _items(memoryview(body)[_FIXED:]) if kind == _CONTEXT]
+    syntaxes = [bytes(uid) for each in contexts for kind, uid in _items(each[_CONTEXT_HEAD:]) if kind == _ABSTRACT]
+    uids = frozenset(syntax.rstrip(b"\0 ").decode("latin-1") for syntax in syntaxes)
+    return Asked(body[_CALLED].decode("latin-1").strip(), uids)
 
 
 def _items(content: memoryview) -> Iterator[Item]:

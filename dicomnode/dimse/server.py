@@ -23,6 +23,7 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.transport import AddressInformation, AssociationServer
 
 from dicomnode.audit.auditor import Auditor, Party
+from dicomnode.dimse.annexes import Annexes
 from dicomnode.dimse.association import NodeAssociation, Services
 from dicomnode.dimse.lane import LaneProvider, Stores
 from dicomnode.dimse.lobby import Guest, Lobby, Places
@@ -47,6 +48,7 @@ class House:
     lobby: Lobby
     pdu_timeout_s: float
     auditor: Auditor
+    annexes: Annexes | None = None  # other processes, for connections that only store
 
 
 class CountedAssociation(NodeAssociation):
@@ -118,7 +120,16 @@ class GuardedServer(AssociationServer):  # type: ignore[misc]
     def _welcome(
         self, client_address: Any, leave: Callable[[], None], connection: socket.socket, request_by: float
     ) -> None:
-        """Make a connection that speaks an association."""
+        """Make a connection that speaks an association, here or in another process."""
+        annexes = None if self._certificates else self.house.annexes
+        here = len(self.active_associations) if annexes else 0
+        if annexes is None or not annexes.hand_over(connection, client_address, request_by, here, leave):
+            self.serve(connection, client_address, request_by, leave)
+
+    def serve(
+        self, connection: socket.socket, client_address: Any, request_by: float, leave: Callable[[], None]
+    ) -> None:
+        """Make a connection an association of this process; `leave` is called when it has ended."""
         association = self._association(connection, client_address)
         association.dul.socket.request_by = request_by
         association.channel = self.house.auditor.channel()

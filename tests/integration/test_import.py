@@ -15,6 +15,7 @@ from dicomnode.config import StorageSettings
 from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.importing import Importer, Source
+from dicomnode.locks import Lock
 from storage.errors import StorageFull
 from storage.store import Store
 from tests import nodes
@@ -104,7 +105,7 @@ def test_a_node_that_starts_while_an_import_runs_sweeps_nothing_of_it(drawn: lis
     """Between the rename of a file and its row, only the import knows of it."""
     root = tmp_path / "root"
     swept, arrived = threading.Event(), threading.Event()
-    with Store.open(root) as store, node.Lock(root / node.IMPORTING, "an import"):
+    with Store.open(root) as store, Lock(root / node.IMPORTING, "an import"):
         importer = Importer(store, StorageSettings())
         add = store.catalog.add
 
