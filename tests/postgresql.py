@@ -81,6 +81,17 @@ def _user() -> str | None:
     return "postgres" if os.geteuid() == 0 else None
 
 
+def _reachable(programs: Path, folder: Path) -> Path:
+    """The programs, or a copy of them: PostgreSQL's own user may not look into a home or a checkout."""
+    if programs == DEBIAN:
+        return programs
+    installed, package = programs.parent, programs.parents[1]
+    libraries = f"{package.name}.libs"  # beside the package, where the programs look for them
+    shutil.copytree(installed, folder / package.name / installed.name, symlinks=True)
+    shutil.copytree(package.parent / libraries, folder / libraries, symlinks=True)
+    return folder / package.name / installed.name / programs.name
+
+
 @contextmanager
 def cluster(programs: Path) -> Iterator[Cluster]:
     """A running one, gone at the end."""
@@ -88,8 +99,8 @@ def cluster(programs: Path) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # short: a socket's path has 107 bytes
     if user:
         shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
-    made = Cluster(programs, folder)
     try:
+        made = Cluster(_reachable(programs, folder), folder)
         made.run("initdb", "-D", f"{folder}/data", "-U", "postgres", "--auth=trust", "--no-sync")
         made.start()
         try:
