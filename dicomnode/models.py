@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicomnode.config import ModelSettings
 from dicomnode.errors import ConfigError
+from dicomnode.locks import Lock
 from encoder import checkpoint
 from encoder.anatomy import VOCABULARY
 from encoder.choice import chosen
@@ -14,6 +15,8 @@ from encoder.pipeline import SHIPPED, ModelCard
 from storage.records import Generation, Model
 from storage.store import Store
 
+INSTALLING = "models.lock"  # under the root: of nodes that come up together one copies, the others find the copy
+INSTALL_S = 60.0  # that a copy may take
 SLACK = "slack"  # beside the thresholds, one for each anatomy
 log = logging.getLogger(__name__)
 
@@ -21,18 +24,23 @@ log = logging.getLogger(__name__)
 def install(store: Store, folder: Path) -> Model:
     """Copy a model set under the store's root, durable, and describe it. ConfigError when it is none."""
     model = describe(folder)
-    target = store.root / model.path
-    _sweep(store.models)
-    if not target.is_dir():
-        try:
-            checkpoint.copy_model(folder, target)
-        except CheckpointError as error:
-            raise ConfigError(f"no usable model in {folder}: {error}") from error
+    with Lock(store.root / INSTALLING, "a program that installs a model", wait_s=INSTALL_S):
+        _sweep(store.models)
+        _copy(folder, store.root / model.path)
     return model
 
 
+def _copy(folder: Path, target: Path) -> None:
+    if target.is_dir():
+        return
+    try:
+        checkpoint.copy_model(folder, target)
+    except CheckpointError as error:
+        raise ConfigError(f"no usable model in {folder}: {error}") from error
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed left of a copy or a removal: who installs holds the lock that both need."""
+    """Remove what a process that was killed left of a copy or a removal: nobody else is making a copy now."""
     for path in [*folder.glob("*.part-*"), *folder.glob(".*.removed")]:
         shutil.rmtree(path, ignore_errors=True)
 
