@@ -157,11 +157,19 @@ def _grown(place: Place, store: Store) -> Iterator[str]:
     yield from _index_files(place.root / "index", {str(generation.id) for generation in generations})
 
 
+def _changed(path: Path, now: float) -> float:
+    """Seconds since 1970; now, when the node has just finished it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return now
+
+
 def _index_files(folder: Path, generations: set[str]) -> Iterator[str]:
     """A manifest and its data for each partition, and no scratch of an earlier process."""
     now = time.time()
     for path in folder.rglob("*"):
-        if path.name.startswith(".") and now - path.stat().st_mtime > LATELY_S:
+        if path.name.startswith(".") and now - _changed(path, now) > LATELY_S:
             yield f"left beside the index: {path.relative_to(folder)}"
     for each in folder.iterdir() if folder.is_dir() else ():
         if each.name not in generations:
