@@ -96,6 +96,7 @@ class Node:
         self._auditor = Auditor(self._trail if self._trail.is_on else None, config.dimse.ae_title, self._metrics)
         self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
+        self._active: frozenset[int] = frozenset()  # the generations that are live or being built
         self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
@@ -289,13 +290,20 @@ class Node:
             live = self._store.generations.live()
             if live is not None and live.id != self._warm:
                 self._store.vectors.warm(live.id)
-                self._store.vectors.forget()
                 self._warm = live.id
                 self._roi.settle(self._store.root / live.model.path)
+            self._forget()
             self._store.vectors.refresh()
             self._store.vectors.improve()
         except Exception as error:  # noqa: BLE001 - upkeep goes on: queries bring the index up themselves
             logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
+
+    def _forget(self) -> None:
+        """Let go of what is kept of generations that have gone; one that was being built goes without a swap."""
+        active = frozenset(each.id for each in self._store.generations.active())
+        if active != self._active:
+            self._store.vectors.forget()
+            self._active = active
 
     def _run_errands(self) -> None:
         """What commands have asked for since the last round."""

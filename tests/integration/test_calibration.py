@@ -322,3 +322,20 @@ def test_a_generation_that_is_refused_leaves_the_live_one_as_it_was(
     with pytest.raises(DicomNodeError, match="not swapped"):
         reindex.run(store, reindexing, tmp_path / "other", lambda *_: None)
     assert live(store).model.thresholds == {**GIVEN, SLACK: 1.0}
+
+
+def test_a_node_lets_go_of_a_generation_that_was_given_up(store: Store, running: Node, tmp_path: Path) -> None:
+    """Its index was loaded, to be ready for a swap, and written down."""
+    fill(store, 3)
+    building = store.generations.start(replace(live(store).model, id="another"))
+    running._take_up()
+    running._prepare()
+    running._snapshot()
+    folder = tmp_path / "root" / "index" / str(building.id)
+    assert list(folder.iterdir())
+    store.generations.abandon(building.id)
+    store.generations.delete(building.id)
+    running._snapshot()
+    running._take_up()
+    assert not folder.exists()
+    assert (tmp_path / "root" / "index" / str(live(store).id)).is_dir()
