@@ -323,6 +323,7 @@ class Node:
         live = self._store.generations.live()
         if live is not None:
             vectors = self._store.vectors.renew(live.id)
+            self._snapshot()
             logger.info("index of generation %d made anew from the database: %d vectors", live.id, vectors)
 
     def _prepare(self) -> None:

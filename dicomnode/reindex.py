@@ -26,7 +26,7 @@ from dicomnode.workers.pool import Pool
 from encoder.errors import ImageError
 from encoder.pipeline import Pipeline
 from storage.errands import Errand
-from storage.errors import GenerationIncomplete
+from storage.errors import GenerationGone, GenerationIncomplete
 from storage.records import Generation, LocalFeatures, Unmapped
 from storage.store import Store
 
@@ -64,12 +64,14 @@ def plan(store: Store, config: Config, model: Path | None) -> dict[str, Any]:
 
 
 def rebuild_index(store: Store, config: Config) -> dict[str, Any]:
-    """Make every index file of the live generation anew from the database; queries go on meanwhile.
+    """Make the index of the live generation anew from the database; queries go on meanwhile.
 
-    A running node has its index in memory and writes these files itself: it is asked to. DicomNodeError when it does
-    not within REBUILD_S.
+    A running node that has its index in memory writes the files itself: it is asked to. DicomNodeError when it does
+    not within REBUILD_S. One that the database holds is made anew here.
     """
     live = _live(store)
+    if store.vectors.IS_SHARED:
+        return {"generation": live.id, "vectors": store.vectors.rebuild(live.id)}
     if _is_served(config.root):
         _ask(store, "rebuild", REBUILD_S)
         return indexed_vectors(store)
@@ -179,6 +181,7 @@ def run(
         before = _live(store)
         folder = model or store.root / before.model.path
         models.prove(folder)  # before anything is copied or started: a model that is no good changes nothing
+        _drop_old(store, keep={each.id for each in _retired(store)[-1:]}, spared=folder)  # what killed runs have left
         target = models.install(store, folder)
         generation = store.generations.start(target)
         store.jobs.retry(generation.id)  # what failed before this run may have been mended since
@@ -206,17 +209,22 @@ def abandon(store: Store) -> dict[str, Any]:
     if building is None:
         raise DicomNodeError("no generation is being built")
     store.generations.abandon(building.id)
-    store.generations.delete(building.id)
+    _drop_old(store, keep={each.id for each in _retired(store)})
     return {"abandoned": building.id}
 
 
 def roll_back(store: Store) -> dict[str, Any]:
     """Make the generation before the live one live again; GenerationError when instances came since."""
-    retired = [generation for generation in store.generations.all() if generation.state == "retired"]
+    retired = _retired(store)
     if not retired:
         raise DicomNodeError("no earlier generation is kept")
     live = store.generations.make_live(retired[-1].id)
     return {"generation": live.id, "model": live.model.id}
+
+
+def _retired(store: Store) -> list[Generation]:
+    """What may be gone back to, oldest first."""
+    return [generation for generation in store.generations.all() if generation.state == "retired"]
 
 
 def _live(store: Store) -> Generation:
@@ -336,9 +344,12 @@ class _Building:
         return found
 
 
-def _drop_old(store: Store, keep: set[int]) -> None:
+def _drop_old(store: Store, keep: set[int], spared: Path | None = None) -> None:
+    """Drop what has had its time, but `keep`; with its model, where no other generation has it and it is not spared."""
     for old in store.generations.all():
         if old.state in OLD and old.id not in keep:
             log.info("generation %d is dropped", old.id)
-            store.generations.delete(old.id)
-            models.remove(store, old.model)
+            with suppress(GenerationGone):  # by another command
+                store.generations.delete(old.id)
+            if spared is None or spared.resolve() != (store.root / old.model.path).resolve():
+                models.remove(store, old.model)

@@ -78,6 +78,6 @@ def _queue(store: Store) -> str:
 def _discarding(damage: Damage) -> Callable[[Store], str]:
     def discard(store: Store) -> str:
         store.vectors.discard(damage.key)
-        return "snapshot removed: it is made anew from the database"
+        return "index removed: it is made anew from the database"
 
     return discard

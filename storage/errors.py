@@ -41,6 +41,10 @@ class GenerationError(StorageError):
     """This step is not allowed in the generation's present state."""
 
 
+class GenerationGone(GenerationError):
+    """There is none of that id: never, or not any more."""
+
+
 class GenerationIncomplete(GenerationError):
     """Instances without a finished job in the generation: how many of how many."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Insert, delete, func, insert, literal, or_, select, update
 
 from storage.database import Database, advance
-from storage.errors import GenerationError, GenerationIncomplete
+from storage.errors import GenerationError, GenerationGone, GenerationIncomplete
 from storage.local_maps import delete_some
 from storage.records import Generation, GenerationState, Model
 from storage.schema import GENERATION, INSTANCE, JOB, REGION, VECTOR
@@ -48,10 +48,10 @@ class Generations:
         return self._select()
 
     def get(self, generation_id: int) -> Generation:
-        """GenerationError when there is none of that id."""
+        """GenerationGone when there is none of that id."""
         found = self._select(GENERATION.c.id == generation_id)
         if not found:
-            raise GenerationError(f"there is no generation {generation_id}")
+            raise GenerationGone(f"there is no generation {generation_id}")
         return found[0]
 
     def _select(self, *conditions: Any) -> list[Generation]:
@@ -151,7 +151,8 @@ class Generations:
     def delete(self, generation_id: int) -> None:
         """Remove a retired or abandoned generation with everything in it, in short transactions.
 
-        Stopped half-way it is simply called again. GenerationError when it is live or building.
+        Stopped half-way it is simply called again. GenerationError when it is live or building, GenerationGone when
+        it went before.
         """
         if self.get(generation_id).state in ("live", "building"):
             raise GenerationError(f"generation {generation_id} is in use")
@@ -171,7 +172,7 @@ class Generations:
     def _state(self, connection: Connection, generation_id: int) -> str:
         state = connection.execute(select(GENERATION.c.state).where(GENERATION.c.id == generation_id)).scalar()
         if state is None:
-            raise GenerationError(f"there is no generation {generation_id}")
+            raise GenerationGone(f"there is no generation {generation_id}")
         return str(state)
 
     def _set(self, connection: Connection, condition: Any, state: GenerationState) -> None:

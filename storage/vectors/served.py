@@ -5,7 +5,7 @@ rows by a watermark as indexes in memory do; what is newer than the watermark is
 it waits for nobody. All nodes on a database share the tables: whoever comes first brings them up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from storage.vectors.index import MARGIN, Ids, Scores, nearest, ranked
 from storage.vectors.partition import EXTRA, OVER_FETCH, Filter, Key
 from storage.vectors.pgvector import PgvectorIndex, Tables
 from storage.vectors.scoring import units
-from storage.vectors.shelf import GATHER_LIMIT, Shelf
+from storage.vectors.shelf import GATHER_LIMIT, Damage, Shelf
 
 TAIL = 50_000  # changes that a search makes up for by itself; when there are more, it brings the tables up first
 GROWTH = 10  # part of the exact limit by which the archive has to change before partitions are counted again
@@ -51,6 +51,7 @@ class ServedShelf(Shelf):
     Memory bound: a page of rows; nothing is loaded.
     """
 
+    IS_SHARED: ClassVar[bool] = True
     EXACT_LIMIT: ClassVar[int] = 10_000  # a database's scan is slower than one of codes in memory
 
     def __init__(
@@ -184,11 +185,18 @@ class ServedShelf(Shelf):
         return 0
 
     def rebuild(self, generation_id: int) -> int:
-        """Make the generation's tables and graphs anew from SQL; returns how many vectors they hold."""
+        """Make the generation's tables and graphs anew from SQL; returns how many vectors they hold.
+
+        Searches meanwhile, of any node, score what is not in the tables yet: slower, and right.
+        """
         self._drop(generation_id)
         vectors = self.warm(generation_id)
         self.improve()
         return vectors
+
+    def renew(self, generation_id: int) -> int:
+        """As `rebuild`."""
+        return self.rebuild(generation_id)
 
     def forget(self) -> None:
         """Drop the tables of generations that are gone for good."""
@@ -221,6 +229,22 @@ class ServedShelf(Shelf):
                     subject = f"generation {key.generation}, projection {key.place}, anatomy {key.anatomy}"
                     found.append(Disagreement("index differs", subject, detail))
         return found
+
+    def examine(self, generation_id: int, report: Callable[[int, int], None]) -> list[Damage]:
+        """Which partitions of the generation's tables disagree with SQL. Nothing is changed."""
+        anatomies = range(len(self._generation(generation_id).model.regions))
+        keys = [Key(generation_id, each.place, which) for each in self._tables(generation_id) for which in anatomies]
+        found = []
+        for number, key in enumerate(keys, start=1):
+            with self._database.reading() as connection:
+                detail = self._difference(connection, key)
+            found += [Damage(key, detail)] if detail else []
+            report(number, len(keys))
+        return found
+
+    def discard(self, key: Key) -> None:
+        """Drop the tables of its generation: who needs them next makes them anew."""
+        self._drop(key.generation)
 
     def _difference(self, connection: Connection, key: Key) -> str:
         """Of what the table says it holds: all up to its watermark but what went since."""

@@ -54,6 +54,7 @@ class Shelf:
     are hardly ever read; 4 x dim + 150 more where there is a graph.
     """
 
+    IS_SHARED: ClassVar[bool] = False  # whether all nodes on a database have one and the same index
     EXACT_LIMIT: ClassVar[int] = 500_000  # vectors of an anatomy that are scanned, unless told; above, a graph is built
 
     def __init__(
@@ -264,7 +265,10 @@ class Shelf:
         return vectors
 
     def renew(self, generation_id: int) -> int:
-        """As `rebuild`, while searches go on with what there is: each partition changes when its new one is whole."""
+        """Make the generation's partitions anew from SQL, while searches go on with what there is.
+
+        Each changes when its new one is whole; `snapshot` writes it. Returns how many vectors they hold.
+        """
         model = self._generation(generation_id).model
         places, anatomies = range(len(model.projections)), range(len(model.regions))
         partitions = [self._partition(Key(generation_id, place, which)) for place in places for which in anatomies]
@@ -273,7 +277,6 @@ class Shelf:
                 self._reload(connection, partition, counted(connection, "change"))
                 partition.saved = -1
             partition.improve(self._exact_limit)
-        self.snapshot()
         return sum(map(len, partitions))
 
     def forget(self) -> None:

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dicomnode.cli import main
 from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.errors import DicomNodeError
+from dicomnode.locks import Lock
 from dicomnode.query import request
 from dicomnode.query.request import Keys
 from encoder.boxes import Box
@@ -268,6 +269,59 @@ def test_without_a_node_nobody_is_asked_to_rebuild(store: Store, tmp_path: Path)
     done = reindex.rebuild_index(store, config.load(None, {}, {"storage.root": str(tmp_path / "root")}))
     assert done == {"generation": 1, "vectors": store.regions.count(1)}
     assert store.errands.asked("rebuild") == 0
+
+
+def test_an_index_that_the_database_holds_is_made_anew_by_the_command(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(store.vectors), "IS_SHARED", True)
+    with Lock(tmp_path / "root" / "serve.lock", "a node"):
+        done = reindex.rebuild_index(store, config.load(None, {}, {"storage.root": str(tmp_path / "root")}))
+    assert done == {"generation": 1, "vectors": store.regions.count(1)}
+    assert store.errands.asked("rebuild") == 0
+
+
+def test_what_killed_runs_have_left_goes_before_the_next_begins(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the swap, killed while giving up, again and again: what is kept does not grow."""
+    kept = [store.root / "models" / f"m{number}" for number in range(3)]
+    for number, folder in enumerate(kept):
+        folder.mkdir(parents=True)
+        other = replace(model(name=f"m{number}"), path=f"models/{folder.name}")
+        store.generations.start(other)
+        work_off(store)
+        if number < 2:
+            store.generations.make_live(number + 2)
+        else:
+            store.generations.abandon(number + 2)
+    assert [each.state for each in store.generations.all()] == ["retired", "retired", "live", "abandoned"]
+    monkeypatch.setattr(reindex.models, "prove", lambda _: None)
+    monkeypatch.setattr(reindex.models, "install", lambda *_: model(name="new"))
+    monkeypatch.setattr(reindex, "Pool", Killed)
+    settings = config.load(None, {}, {"storage.root": str(tmp_path / "root")})
+    with pytest.raises(Killed.Now):
+        reindex.run(store, settings, kept[2], lambda *_: None)
+    assert [(each.id, each.state) for each in store.generations.all()] == [(2, "retired"), (3, "live"), (5, "building")]
+    assert [folder.is_dir() for folder in kept] == [True, True, True]  # the last is what it was asked to take
+    assert reindex.abandon(store) == {"abandoned": 5}
+    assert [each.id for each in store.generations.all()] == [2, 3]
+
+
+class Killed:
+    """Workers of a run that ends as they start."""
+
+    class Now(Exception):
+        """Nothing that the run expects."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        raise self.Now
+
+    def stop(self) -> None:
+        pass
 
 
 def test_a_node_that_does_nothing_is_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,12 @@ def test_tables_of_the_database_are_mended_and_made_anew(bench: Bench, live: Gen
     with store._database.engine.begin() as connection:
         connection.execute(text(f"DELETE FROM nearest_{live.id}_0 WHERE anatomy = 1"))
     assert [found.kind for found in store.vectors.check()] == ["index differs"]
-    assert store.vectors.rebuild(live.id) == 2 * 3 * N
+    stranger = bench.open(exact_limit=10)  # a command, which follows no tables
+    (damage,) = stranger.vectors.examine(live.id, lambda *_: None)
+    stranger.vectors.discard(damage.key)
+    assert told(store, store.vectors.search(ask(live))) == oracle(store, ask(live))
+    assert stranger.vectors.examine(live.id, lambda *_: None) == store.vectors.check() == []
+    assert stranger.vectors.renew(live.id) == 2 * 3 * N
     assert store.vectors.check() == []
     assert told(store, store.vectors.search(ask(live))) == oracle(store, ask(live))
     new = store.generations.start(replace(MODEL, id="model-2"))
