@@ -45,6 +45,7 @@ from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 from storage.errands import Errand
 from storage.errors import DatabaseAway, FileError, StorageError
+from storage.records import GenerationState
 from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Node:
         self._auditor = Auditor(self._trail if self._trail.is_on else None, config.dimse.ae_title, self._metrics)
         self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
-        self._active: frozenset[int] = frozenset()  # the generations that are live or being built
+        self._generations: list[tuple[int, GenerationState]] = []  # those there were in the last round, and their states
         self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
@@ -299,11 +300,11 @@ class Node:
             logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
 
     def _forget(self) -> None:
-        """Let go of what is kept of generations that have gone; one that was being built goes without a swap."""
-        active = frozenset(each.id for each in self._store.generations.active())
-        if active != self._active:
+        """Let go of what is kept of generations that have gone: by a swap, given up, or dropped long after."""
+        generations = [(each.id, each.state) for each in self._store.generations.all()]
+        if generations != self._generations:
             self._store.vectors.forget()
-            self._active = active
+            self._generations = generations
 
     def _run_errands(self) -> None:
         """What commands have asked for since the last round."""

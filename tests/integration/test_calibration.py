@@ -339,3 +339,20 @@ def test_a_node_lets_go_of_a_generation_that_was_given_up(store: Store, running:
     running._take_up()
     assert not folder.exists()
     assert (tmp_path / "root" / "index" / str(live(store).id)).is_dir()
+
+
+def test_a_node_lets_go_of_the_one_before_when_that_is_dropped(store: Store, running: Node, tmp_path: Path) -> None:
+    """Long after the swap, when nothing else changes."""
+    fill(store, 3)
+    before = live(store)
+    running._take_up()
+    running._snapshot()
+    store.generations.start(replace(before.model, id="another"))
+    work_off(store)
+    store.generations.make_live(before.id + 1)
+    running._take_up()
+    folder = tmp_path / "root" / "index" / str(before.id)
+    assert list(folder.iterdir())  # it may be gone back to
+    store.generations.delete(before.id)
+    running._take_up()
+    assert not folder.exists()
