@@ -97,7 +97,7 @@ class Node:
         self._auditor = Auditor(self._trail if self._trail.is_on else None, config.dimse.ae_title, self._metrics)
         self._web: WebPort | None = None
         self._warm = 0  # the generation whose index is loaded
-        self._generations: list[tuple[int, GenerationState]] = []  # those there were in the last round, and their states
+        self._generations: list[tuple[int, GenerationState]] = []  # of the last round
         self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
         self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
