@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.durable import make_folder, replacing, reported, sync_folders
-from storage.errors import SnapshotDamaged
+from storage.errors import FileError, SnapshotDamaged
 from storage.records import Generation
 from storage.vectors.exact import checksum
 from storage.vectors.hnsw import HnswIndex
@@ -87,11 +87,10 @@ class Snapshots:
         if content["watermark"] > counter:
             raise SnapshotDamaged("index manifest: newer than the database")
         paths = {kind: _checked(manifest.parent, file) for kind, file in content["files"].items()}
-        partition.exact.load(paths["exact"])
-        if "hnsw" in paths:
-            graph = HnswIndex(of.dim)
-            graph.load(paths["hnsw"])
-            partition.graph = graph
+        try:
+            _fill(partition, paths)
+        except FileError as error:  # its owner has put others in the place of these, since they were checked
+            raise SnapshotDamaged(str(error)) from None
         if len(partition) != content["rows"]:
             raise SnapshotDamaged(f"index file: {len(partition)} rows, not {content['rows']}")
         partition.watermark = partition.saved = content["watermark"]
@@ -133,6 +132,14 @@ class Snapshots:
     def generations(self) -> list[int]:
         """The generations that have snapshots."""
         return sorted(int(path.name) for path in self._root.glob("*") if path.name.isdecimal())
+
+
+def _fill(partition: Partition, paths: dict[str, Path]) -> None:
+    partition.exact.load(paths["exact"])
+    if "hnsw" in paths:
+        graph = HnswIndex(partition.exact.dim)
+        graph.load(paths["hnsw"])
+        partition.graph = graph
 
 
 def _sum(content: dict[str, Any]) -> str:

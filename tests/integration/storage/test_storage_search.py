@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from storage.errors import DatabaseError, GenerationError, VectorError
 from storage.records import Generation, NewPatient, NewRegion, NewSeries, NewStudy, Plan, SearchAnswer, SearchRequest
 from storage.store import Store
+from storage.vectors import snapshot
 from storage.vectors.hnsw import HnswIndex
 from storage.vectors.scoring import cosines
 from tests.integration.storage.building import (
@@ -383,6 +385,24 @@ def test_other_damage_is_noticed(bench: Bench, saved: Generation, damage: str) -
             folder.joinpath("0-0.json").write_text("{" if damage == "no json" else "[]")
     store, watermarks = _starts(bench, saved)
     assert watermarks == {-1, 3 * N}
+    assert _right(store, saved)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_a_snapshot_that_its_owner_replaces_as_it_is_read_is_done_without(
+    bench: Bench, saved: Generation, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = snapshot._checked
+
+    def replaced(folder: Path, file: dict[str, Any]) -> Path:
+        path = checked(folder, file)
+        if path.suffix == f".{kind}":
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(snapshot, "_checked", replaced)
+    store, watermarks = _starts(bench, saved)
+    assert watermarks == {-1}
     assert _right(store, saved)
 
 
