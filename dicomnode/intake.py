@@ -130,9 +130,9 @@ def new_instance(scratch: Scratch, head: part10.Head | None, source: str | None)
     return header.new_instance(dataset, syntax, source)
 
 
-def begun(scratch: Scratch, head: part10.Head, source: str | None) -> Begun | None:
-    """What a file that is still arriving says; None where that has to wait for all of it. InvalidInstance."""
-    found = headers.begun(scratch.path, head)
+def begun(part: bytes, head: part10.Head, source: str | None) -> Begun | None:
+    """What a file says whose first `part` has arrived; None where that has to wait for all of it. InvalidInstance."""
+    found = headers.begun(part, head)
     if found is None:
         return None
     return Begun(header.new_instance(found.header, head.transfer_syntax_uid, source), found.least)

@@ -48,7 +48,10 @@ class Database:
             parsed = make_url(url)
             self.sqlite = parsed.get_backend_name() == "sqlite"
             # A thread that waits for a connection waits for a commit; an association must never fail for that.
-            self.engine = create_engine(parsed, pool_size=8, max_overflow=-1, pool_pre_ping=not self.sqlite)
+            # The one used last first: SQLite keeps its pages as long as no other connection has written.
+            self.engine = create_engine(
+                parsed, pool_size=8, max_overflow=-1, pool_pre_ping=not self.sqlite, pool_use_lifo=True
+            )
         # SQLite lets waiting processes poll; threads of one process can queue instead, which is faster and fair.
         self._turn = threading.Lock() if self.sqlite else nullcontext()
         if self.sqlite:

@@ -20,6 +20,7 @@ from storage.errors import FileError
 from storage.records import KeptFile
 
 QUARANTINE = "quarantine"
+AT_ONCE = 64  # pieces that are written by one call
 PIECE = 1 << 20  # bytes read at once when a file is hashed
 
 
@@ -35,6 +36,7 @@ class Scratch:
             self._file = path.open("xb", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._hash = hashlib.sha256()
+        self._is_kept = False
         self.size = 0  # bytes written
 
     def __enter__(self) -> Self:
@@ -50,14 +52,20 @@ class Scratch:
         """Hex, of what was written so far."""
         return self._hash.hexdigest()
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Append. StorageFull when there is no room, FileError else; the scratch is then only good to discard."""
-        rest = memoryview(data).cast("B")
-        self._hash.update(rest)
-        self.size += len(rest)
+        for piece in pieces:
+            self._hash.update(piece)
+        size = sum(map(len, pieces))
+        self.size += size
         with reported("scratch file"):
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
+            # At once, as each call gives other threads their turn; the kernel takes so many and no more.
+            gathered = pieces if len(pieces) <= AT_ONCE else (b"".join(pieces),)
+            written = os.writev(self._file.fileno(), gathered)
+            if written < size:
+                rest = memoryview(b"".join(pieces))[written:]
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
 
     def sync(self) -> None:
         """Make the content durable."""
@@ -70,8 +78,14 @@ class Scratch:
     def discard(self) -> None:
         """Remove it; nothing happens when it was kept or discarded before."""
         self.close()
-        with reported("scratch file"):
-            self.path.unlink(missing_ok=True)
+        if not self._is_kept:
+            with reported("scratch file"):
+                self.path.unlink(missing_ok=True)
+
+    def move(self, target: Path) -> None:
+        """Give the file its final name. OSError."""
+        self.path.rename(target)
+        self._is_kept = True
 
 
 class Files:
@@ -126,7 +140,7 @@ class Files:
             # New folders first: a journal takes them along with the file, and syncing them then costs little.
             grown = make_folder(folder, self._kept)
             scratch.sync()
-            scratch.path.rename(final)
+            scratch.move(final)
             sync_folders([folder, *grown])
         scratch.close()
         return KeptFile(str(final.relative_to(self.root)), scratch.sha256, scratch.size)

@@ -23,7 +23,7 @@ MAXIMUM_READ: Final = 100_000  # of a data set that is read as a whole: 70 MB as
 UNDEFINED: Final = 0xFFFFFFFF
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_SEQUENCES: Final = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
+SEQUENCES: Final = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
 _LONG: Final = frozenset(vr.encode("ascii") for vr in LONG_VRS)
 _SIZES: Final = {True: (struct.Struct("<HHL"), "<H", "<L"), False: (struct.Struct(">HHL"), ">H", ">L")}
 
@@ -47,6 +47,8 @@ class Extent(NamedTuple):
     start: int  # offset of its tag
     end: int  # offset behind its value
     heads: int | None  # elements and items down to its leaves, itself one of them; None: not all were looked at
+    vr: bytes = b""  # empty where the encoding says none
+    value: int = 0  # offset of its value; 0 where its length is not said
 
 
 class _Head(NamedTuple):
@@ -94,7 +96,8 @@ def extents(
             return None if head.length == UNDEFINED else head.value + head.length
         before = walk.heads
         end, counted = walk.behind(head, at)
-        yield Extent(head.tag, at, end, walk.heads - before + 1 if counted else None)
+        value = 0 if head.length == UNDEFINED else head.value
+        yield Extent(head.tag, at, end, walk.heads - before + 1 if counted else None, head.vr, value)
         at = end
     if any(buffer[at : walk.size]):  # zeros are padding that some writers leave
         raise DecodeError("data set ends inside an element")
@@ -211,7 +214,7 @@ class _Walk:
 
 
 def _is_sequence(head: _Head) -> bool:
-    return head.vr == b"SQ" or (head.vr in (b"", b"UN") and head.tag in _SEQUENCES)
+    return head.vr == b"SQ" or (head.vr in (b"", b"UN") and head.tag in SEQUENCES)
 
 
 def _close(opened: list[_Open], delimiter: int) -> None:

@@ -10,6 +10,7 @@ bounds of `provider`.
 
 import struct
 import time
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from pynetdicom.association import Association
@@ -29,8 +30,8 @@ _COMMAND, _LAST = 1, 2  # message control header, PS3.8 E.2
 class Arrival(Protocol):
     """The data set of one C-STORE as it arrives. Nothing here raises: what went wrong is told at the end."""
 
-    def write(self, piece: memoryview) -> None:
-        """Take what came; `piece` is good for the call only."""
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        """Take what came; `pieces` are good for the call only."""
 
     def end(self) -> tuple[int, str]:
         """Status and Error Comment, when the whole data set has come. PS3.4 B.2.3"""
@@ -78,6 +79,7 @@ class Lane:
         self._deadline = 0.0  # of the PDU that is being read; monotonic, s
         self._request: StoreRequest | None = None
         self._arrival: Arrival | None = None
+        self._pieces: list[memoryview] = []  # of its data set, in the buffer yet
         self._arriving: Arriving | None = None
         self._is_storing = False  # the last message was of a C-STORE, so that nobody else has anything to send
 
@@ -103,6 +105,7 @@ class Lane:
         if self._arrival is not None:
             self._arrival.close()
             self._arrival = None
+        self._pieces.clear()
 
     def _is_wanted(self) -> bool:
         """Whether pynetdicom's loop has to go round: something is to be sent, an event to be taken, or it shall end."""
@@ -157,16 +160,21 @@ class Lane:
             self._end(self._arrival)
 
     def _data(self, arrival: Arrival, context_id: int, control: int, size: int) -> None:
-        """A fragment of an instance, passed on as it comes."""
+        """A fragment of an instance. It is passed on, with those before it, when the buffer is wanted for others."""
         assert self._arriving is not None
         self._arriving.check(context_id, control, size, self._dul.assoc)
         while size:
             self._need(1)
             piece = self._inflow.take(size)
-            arrival.write(piece)
+            self._pieces.append(piece)
             size -= len(piece)
         if control & _LAST:
+            self._pass_on(arrival)
             self._end(arrival)
+
+    def _pass_on(self, arrival: Arrival) -> None:
+        arrival.write(self._pieces)
+        self._pieces.clear()
 
     def _end(self, arrival: Arrival) -> None:
         """The data set is complete: keep it, then answer. The peer is not silent meanwhile: it waits for us."""
@@ -182,4 +190,6 @@ class Lane:
 
     def _need(self, size: int) -> None:
         if len(self._inflow) < size:
+            if self._pieces and self._arrival is not None:
+                self._pass_on(self._arrival)
             self._dul.socket.need(self._inflow, size, self._deadline)

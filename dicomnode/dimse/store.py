@@ -4,7 +4,7 @@ The pieces go to a scratch file as they arrive; `dicomnode.intake` does the rest
 goes wrong becomes a status and a log line when the whole data set has come: until then it is read and dropped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,8 +60,8 @@ class Dropped:
         self._calling = calling
         self._why = why
 
-    def write(self, piece: memoryview) -> None:
-        """Drop it."""
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        """Drop them."""
 
     def end(self) -> tuple[int, str]:
         """Why it was dropped."""
@@ -114,20 +114,27 @@ class _Received:
         self._failure: Exception | None = None
         self._head = part10.Head(request.sop_class_uid, request.sop_instance_uid, sender.transfer_syntax_uid, len(head))
         self._begun: Begun | None = None
-        self._looks = True  # until the header has been looked for
-        self.write(memoryview(head))
+        self._ahead: tuple[bytes, ...] = (head,)  # written with the first of the data set
+        self._part: bytearray | None = bytearray(head)  # how the file begins, until the header has been looked for
 
-    def write(self, piece: memoryview) -> None:
+    def write(self, pieces: Sequence[memoryview]) -> None:
         """Take what came. After a failure the rest is read off the wire and dropped."""
         if self._failure is not None:
             return
         try:
-            self._scratch.write(piece)
-            if self._looks and self._scratch.size >= EARLY:
-                self._looks = False
-                self._begun = begun(self._scratch, self._head, self._sender.calling)
+            self._scratch.write(*self._ahead, *pieces)
+            self._ahead = ()
+            if self._part is not None:
+                self._look(self._part, pieces)
         except Exception as error:  # noqa: BLE001 - told at the end, as every error
             self._failure = error
+
+    def _look(self, part: bytearray, pieces: Sequence[memoryview]) -> None:
+        for piece in pieces:
+            part += piece[: EARLY - len(part)]
+        if len(part) >= EARLY:
+            self._part = None
+            self._begun = begun(bytes(part), self._head, self._sender.calling)
 
     def end(self) -> tuple[int, str]:
         """0x0000 only when the instance is durable and catalogued."""
@@ -146,7 +153,7 @@ class _Received:
     def _keep(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._scratch.size == self._head.size:
+        if self._scratch.size <= self._head.size:
             raise InvalidInstance("empty data set")
         self._service.keep(self._scratch, self._new_instance(), self._request, self._sender)
 

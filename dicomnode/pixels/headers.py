@@ -12,14 +12,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomnode.attributes import part10
-from dicomnode.attributes.extents import Buffer, Encoding, Extent, check, extents
-from dicomnode.attributes.values import UNREADABLE
+from dicomnode.attributes.extents import SEQUENCES, Buffer, Encoding, Extent, check, extents
+from dicomnode.attributes.values import NUMBER_FORMATS, TEXT_VRS, UNREADABLE
 from dicomnode.errors import DecodeError
 from dicomnode.quiet import quiet_pydicom
 
@@ -31,6 +33,7 @@ MAXIMUM_KEPT_BYTES: Final = 4 << 20
 MAXIMUM_DOCUMENT: Final = 16 << 20  # bytes of a document, inflated
 
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_PLAIN: Final = {vr.encode("ascii"): vr for vr in TEXT_VRS | set(NUMBER_FORMATS) | {"AT", "OB", "OW"}}
 _META_START: Final = 128 + 4 + 12  # preamble, DICM, the group length element (PS3.10 7.1)
 _MALFORMED: Final = (*UNREADABLE, InvalidDicomError, MemoryError, zlib.error)
 
@@ -68,15 +71,15 @@ class Begun:
     least: int  # bytes; with fewer it ends in its pixel data
 
 
-def begun(path: Path, head: part10.Head) -> Begun | None:
-    """The `header` of a file of which a part is there. None while that cannot be told; then `header` will."""
+def begun(part: bytes, head: part10.Head) -> Begun | None:
+    """The `header` of a file of which the first `part` is there. None while that cannot be told; then `header` will."""
     syntax = UID(head.transfer_syntax_uid)
     if syntax.is_deflated:
         return None
     try:
-        with quiet_pydicom(), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+        with quiet_pydicom():
             encoding = Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
-            collected = _Collected(_Content(held, head.size, encoding, is_whole=False))
+            collected = _Collected(_Content(part, head.size, encoding, is_whole=False))
             dataset = collected.header()
     except (DecodeError, *_MALFORMED):
         return None
@@ -135,14 +138,40 @@ class _Collected:
 
     def header(self) -> Dataset:
         """The elements that are short enough to be keys. DecodeError."""
-        kept, count = BytesIO(), 0
+        kept, count, size = [], 0, 0
         for extent in self._in_front_of_pixels():
             if _is_kept(extent):
                 count += extent.heads or 1
-                kept.write(self._content.buffer[extent.start : extent.end])
-                if count > MAXIMUM_KEPT or kept.tell() > MAXIMUM_KEPT_BYTES:
+                size += extent.end - extent.start
+                if count > MAXIMUM_KEPT or size > MAXIMUM_KEPT_BYTES:
                     raise DecodeError("data set has too many elements")
-        return _parsed(kept, self._content.encoding)
+                kept.append(extent)
+        plain = self._plain(kept)
+        return self._parsed(kept) if plain is None else plain
+
+    def _plain(self, kept: list[Extent]) -> Dataset | None:
+        """What pydicom reads of these, without its reading of files; None where that takes more than looking."""
+        buffer, is_little_endian = self._content.buffer, self._content.encoding.little_endian
+        is_implicit = not any(extent.vr for extent in kept)
+        elements: dict[BaseTag, RawDataElement | DataElement] = {}
+        sequences = []
+        for tag, start, end, _, vr, at in kept:
+            if vr == b"SQ":
+                sequences.append(bytes(buffer[start:end]))
+            elif at and (tag not in SEQUENCES if is_implicit else vr in _PLAIN):
+                key, value = BaseTag(tag), bytes(buffer[at:end])
+                elements[key] = RawDataElement(
+                    key, _PLAIN.get(vr), len(value), value, at, is_implicit, is_little_endian
+                )
+            else:
+                return None
+        if sequences:
+            elements.update(_parsed(BytesIO(b"".join(sequences)), self._content.encoding).items())
+        return Dataset(elements)
+
+    def _parsed(self, kept: list[Extent]) -> Dataset:
+        buffer = self._content.buffer
+        return _parsed(BytesIO(b"".join(buffer[each.start : each.end] for each in kept)), self._content.encoding)
 
     def _in_front_of_pixels(self) -> Iterator[Extent]:
         content = self._content

@@ -236,6 +236,7 @@ class Shelf:
 
     def snapshot(self) -> int:
         """Write the partitions that changed since their snapshot; returns how many. StorageFull, FileError."""
+        self.forget()  # a search that began before a swap may have loaded what has gone since
         self.refresh()
         written = 0
         for partition in list(self._partitions.values()):

@@ -64,7 +64,15 @@ def _unended(store: Store) -> str:
     queued = store.jobs.counts(live.id).queued if live else -1
     asked = [question.state for question in store.questions.all() if _is_open(question)]
     arriving = len(list((store.root / "scratch").iterdir()))
-    return f"{queued} jobs, questions {asked}, {arriving} scratch files" if queued or asked or arriving else ""
+    gone = _indexes_of_gone(store)  # a node that has just started lets go of them in its first round
+    waiting = f"{queued} jobs, questions {asked}, {arriving} scratch files, index of generations {gone}"
+    return waiting if queued or asked or arriving or gone else ""
+
+
+def _indexes_of_gone(store: Store) -> list[str]:
+    """The generations that have an index on disk, and are not there."""
+    folder, there = store.root / "index", {str(generation.id) for generation in store.generations.all()}
+    return sorted({path.name for path in folder.iterdir()} - there) if folder.is_dir() else []
 
 
 def _is_open(question: Question) -> bool:
@@ -154,7 +162,8 @@ def _grown(place: Place, store: Store) -> Iterator[str]:
         yield f"models of no generation: {sorted(strange)}"
     if strange := {path.name for path in place.root.iterdir()} - KEPT_NAMES - LOCKS - DATABASE_NAMES:
         yield f"strange names in the root: {sorted(strange)}"
-    yield from _index_files(place.root / "index", {str(generation.id) for generation in generations})
+    yield from _index_files(place.root / "index")
+    yield from (f"index of a generation that is gone: {name}" for name in _indexes_of_gone(store))
 
 
 def _changed(path: Path, now: float) -> float:
@@ -165,15 +174,12 @@ def _changed(path: Path, now: float) -> float:
         return now
 
 
-def _index_files(folder: Path, generations: set[str]) -> Iterator[str]:
-    """A manifest and its data for each partition, and no scratch of an earlier process."""
+def _index_files(folder: Path) -> Iterator[str]:
+    """No scratch of an earlier process."""
     now = time.time()
     for path in folder.rglob("*"):
         if path.name.startswith(".") and now - _changed(path, now) > LATELY_S:
             yield f"left beside the index: {path.relative_to(folder)}"
-    for each in folder.iterdir() if folder.is_dir() else ():
-        if each.name not in generations:
-            yield f"index of a generation that is gone: {each.name}"
 
 
 def _answers(store: Store, node: RunningNode, live: Generation, canary: Made) -> Iterator[str]:
