@@ -23,7 +23,8 @@ from typing import Any
 from dicomnode import log
 from dicomnode.config import Config, StorageSettings
 from dicomnode.errors import ConfigError, DicomNodeError
-from dicomnode.importing import Importer, Outcomes, Source
+from dicomnode.importing import Importer, Outcomes
+from dicomnode.sources import Source
 from dicomnode.workers import limits
 from dicomnode.workers.indexer import Indexer, IndexerPlan
 from storage.errors import StorageError

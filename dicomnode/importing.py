@@ -1,4 +1,4 @@
-"""Folders, files and archives (zip, tar) of DICOM files on this machine in, durable and catalogued instances out.
+"""DICOM files of this machine, as `sources` opens them, in, durable and catalogued instances out.
 
 By the same intake as the ports, without the network: a head of the node's own stands before each data set, so that an
 instance is the same file whichever way it came, and one that is there already is known without being written. Stopped
@@ -7,20 +7,17 @@ or killed, the next run of the same import goes on: what was taken in is known.
 
 import hashlib
 import logging
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 from dicomnode.attributes import part10
 from dicomnode.config import StorageSettings
 from dicomnode.errors import DicomNodeError, InvalidInstance
 from dicomnode.intake import Intake
+from dicomnode.sources import UNREADABLE, Opener, Source
 from storage.errors import StorageError, StorageFull
 from storage.records import InstanceRow, NewInstance
 from storage.store import Store
@@ -29,19 +26,7 @@ log = logging.getLogger(__name__)
 PIECE = 1 << 20  # bytes read at once
 THREADS = 4  # that wait for the disk at once; what they commit shares transactions
 BATCH = 32  # files that are handed to a thread or a machine together
-DICOMDIR = "DICOMDIR"  # a directory of files, no instance. PS3.10 8.6
 Report = Callable[[str, int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file, or a member of an archive."""
-
-    path: Path
-    member: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.member else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -97,18 +82,25 @@ class Importer:
 
     def batch(self, sources: list[Source]) -> Outcomes:
         """What became of each. StorageFull, DatabaseError: nothing more can be taken in."""
-        return [(source, self.take(source)) for source in sources]
+        with Opener() as opener:
+            return [(source, self._take(opener, source)) for source in sources]
 
     def take(self, source: Source) -> str:
         """The outcome, or why it is refused."""
+        with Opener() as opener:
+            return self._take(opener, source)
+
+    def _take(self, opener: Opener, source: Source) -> str:
+        if source.fault:
+            return source.fault
         try:
-            with _opened(source) as file:
+            with opener.opened(source) as file:
                 return self._taken(file)
         except StorageFull:
             raise
         except (DicomNodeError, StorageError) as error:
             return str(error)
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, RuntimeError) as error:
+        except UNREADABLE as error:
             return f"cannot be read: {type(error).__name__}"
 
     def _taken(self, file: IO[bytes]) -> str:
@@ -147,57 +139,6 @@ def _is_same(pieces: Iterable[bytes], row: InstanceRow) -> bool:
         if size > row.size:
             return False
     return (digest.hexdigest(), size) == (row.sha256, row.size)
-
-
-@contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
-    if not source.member:
-        with source.path.open("rb") as file:
-            yield file
-    elif zipfile.is_zipfile(source.path):
-        with zipfile.ZipFile(source.path) as archive, archive.open(source.member) as member:
-            yield member
-    else:
-        with tarfile.open(source.path) as tar:
-            found = tar.extractfile(source.member)
-            if found is None:
-                raise KeyError(source.member)
-            with found:
-                yield found
-
-
-def sources(paths: list[Path]) -> list[Source]:
-    """Every file of the paths and below the folders, in order, and every member of an archive. DicomNodeError."""
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
-        raise DicomNodeError(f"no such file or folder: {', '.join(missing)}")
-    return [source for path in paths for file in _files(path) for source in _inside(file)]
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return iter(sorted(each for each in path.rglob("*") if each.is_file())) if path.is_dir() else iter((path,))
-
-
-def _inside(path: Path) -> Iterator[Source]:
-    if path.name == DICOMDIR:
-        return
-    members = _members(path)
-    if members is None:
-        yield Source(path)
-    else:
-        yield from (Source(path, name) for name in members if Path(name).name != DICOMDIR)
-
-
-def _members(path: Path) -> list[str] | None:
-    """The files of an archive; None when it is none."""
-    with suppress(OSError, zipfile.BadZipFile, tarfile.TarError):
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                return [each.filename for each in archive.infolist() if not each.is_dir()]
-        if {".tar", ".tgz"} & {suffix.lower() for suffix in path.suffixes}:
-            with tarfile.open(path) as tar:
-                return [each.name for each in tar if each.isfile()]
-    return None
 
 
 class Threads:

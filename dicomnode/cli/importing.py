@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from dicomnode import importing
+from dicomnode import importing, sources
 from dicomnode.cli import options, output
 from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
-from dicomnode.importing import Source, Summary
+from dicomnode.importing import Summary
 from dicomnode.locks import LOOK_S, Lock
 from dicomnode.node import IMPORTING, open_store
+from dicomnode.sources import Source
 
 RAY = "address of a Ray cluster whose workers do it, or `local` for one on this machine; needs the extra `ray`"
 
@@ -28,7 +29,7 @@ def add(commands: options.Commands) -> None:
 def import_files(arguments: argparse.Namespace) -> int:
     """0 when every DICOM file is in the archive; each that is not is named with its reason."""
     settings = options.load(arguments, **{"ingest.workers": arguments.workers})
-    found = importing.sources(arguments.paths)
+    found = sources.sources(arguments.paths)
     if not found:
         raise DicomNodeError("no files there")
     with Lock(settings.root / IMPORTING, "an import", wait_s=LOOK_S), output.progress(quiet=arguments.json) as report:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicomnode import importing, node
+from dicomnode import importing, node, sources
 from dicomnode.cli import main
 from dicomnode.config import StorageSettings
 from dicomnode.demo import films
 from dicomnode.dimse import client
-from dicomnode.importing import Importer, Source
+from dicomnode.importing import Importer
 from dicomnode.locks import Lock
+from dicomnode.sources import Source
 from storage.errors import StorageFull
 from storage.store import Store
 from tests import nodes
@@ -74,6 +75,47 @@ def test_archives_are_read_without_being_unpacked(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.tar.gz", "c.zip", "root"]
     with Store.open(tmp_path / "root") as store:
         assert store.catalog.count() == COUNT
+
+
+def test_damaged_archives_are_told_and_what_is_whole_in_them_is_taken(
+    drawn: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "cut.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        for path in drawn[:3]:
+            tar.add(path, path.name)
+    packed.write_bytes(packed.read_bytes()[: packed.stat().st_size * 5 // 6])
+    for name, place in (("cut.zip", slice(0, 60_000)), ("flipped.zip", slice(None))):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(drawn[3], "flipped.dcm")
+            archive.write(drawn[4], "whole.dcm")
+        content = bytearray((tmp_path / name).read_bytes()[place])
+        content[5_000:5_100] = bytes(100)
+        (tmp_path / name).write_bytes(content)
+    names = [str(path) for path in sorted(tmp_path.glob("*.*"))]
+    assert main.run(["import", "--root", str(tmp_path / "root"), *names, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["new"], found["skipped"]) == (3, 0)
+    told = {Path(each["path"]).name: each["reason"] for each in found["refused"]}
+    cut = f"cut.tar.gz:{drawn[2].name}"
+    assert set(told) == {"cut.tar.gz", cut, "cut.zip", "flipped.zip:flipped.dcm"}
+    assert all(reason.startswith("cannot be read") for reason in told.values())
+
+
+def test_members_of_a_packed_tar_are_read_in_one_pass(drawn: list[Path], tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        for number, path in enumerate(drawn * 4):
+            tar.add(path, f"{number % 7}.dcm")  # several of a name: each is itself
+    found = sources.sources([tmp_path / "a.tar.gz"])
+    assert len(found) == 4 * COUNT
+    with sources.Opener() as opener:
+        read = []
+        for source in found:
+            with opener.opened(source) as file:
+                read.append(file.read())
+        assert read == [path.read_bytes() for path in drawn * 4]
+        with opener.opened(found[0]) as file:  # behind: the last of that name
+            assert file.read() == read[(len(read) - 1) // 7 * 7]
 
 
 def test_other_bytes_of_the_same_instance_follow_the_policy(drawn: list[Path], tmp_path: Path) -> None:
