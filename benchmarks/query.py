@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import films, timing
-from dicomnode.config import Config
 from dicomnode.demo.run import serving
 from dicomnode.dimse import client
 from dicomnode.node import open_store
 from dicomnode.query import request
 from dicomnode.query.occlusion import Explainer, Pair, Side
 from dicomnode.query.request import Keys
+from dicomnode.settings import Config
 from dicomnode.workers.embedding import RoiRequest
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from encoder.boxes import Box

@@ -27,10 +27,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from dicomnode import __version__, verification
-from dicomnode.config import Config
 from dicomnode.errors import BackupError
 from dicomnode.locks import Lock
 from dicomnode.node import open_store
+from dicomnode.settings import Config
 from storage.copies import Kind
 from storage.durable import replacing, reported, sync_folder
 from storage.errors import StorageError

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import log
-from dicomnode.config import Config, StorageSettings
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.importing import Importer, Outcomes
+from dicomnode.settings import Config, StorageSettings
 from dicomnode.sources import Source
 from dicomnode.workers import limits
 from dicomnode.workers.indexer import Indexer, IndexerPlan

@@ -5,9 +5,9 @@ root, each under a name of its own.
 """
 
 from dicomnode import models
-from dicomnode.config import Config
 from dicomnode.locks import Lock
 from dicomnode.node import INGEST_NICENESS, open_store
+from dicomnode.settings import Config
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
 

@@ -14,9 +14,9 @@ from itertools import chain
 from typing import IO, Any, Protocol
 
 from dicomnode.attributes import part10
-from dicomnode.config import StorageSettings
 from dicomnode.errors import DicomNodeError, InvalidInstance
 from dicomnode.intake import Intake
+from dicomnode.settings import StorageSettings
 from dicomnode.sources import UNREADABLE, Opener, Source
 from storage.errors import StorageError, StorageFull
 from storage.records import InstanceRow, NewInstance

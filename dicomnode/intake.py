@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dicomnode.attributes import header, part10
-from dicomnode.config import StorageSettings
 from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict
 from dicomnode.pixels import headers
+from dicomnode.settings import StorageSettings
 from storage.errors import StorageError, StorageFull
 from storage.files import Scratch
 from storage.records import Added, ConflictKind, ConflictPolicy, KeptFile, NewInstance, Policy

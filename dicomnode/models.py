@@ -4,9 +4,9 @@ import logging
 import shutil
 from pathlib import Path
 
-from dicomnode.config import ModelSettings
 from dicomnode.errors import ConfigError
 from dicomnode.locks import Lock
+from dicomnode.settings import ModelSettings
 from encoder import checkpoint
 from encoder.anatomy import VOCABULARY
 from encoder.choice import chosen

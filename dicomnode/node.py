@@ -10,7 +10,6 @@ from functools import partial
 from dicomnode import calibration, log, models
 from dicomnode.audit import changes, codes, trail
 from dicomnode.audit.auditor import Auditor
-from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.dimse.annex import RECEIVING
 from dicomnode.dimse.annexes import Annexes, Hearers
@@ -34,6 +33,7 @@ from dicomnode.query.service import QueryService
 from dicomnode.questions.delivery import DeliveryService
 from dicomnode.questions.keeper import QuestionKeeper
 from dicomnode.questions.results import Results
+from dicomnode.settings import Config
 from dicomnode.upkeep import Keeper
 from dicomnode.web.metrics import Gauges, Metrics
 from dicomnode.web.port import Queries, Watchers, WebPort

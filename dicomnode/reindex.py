@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from dicomnode import calibration, models, progress
 from dicomnode.canaries import Verification, verify
-from dicomnode.config import Config
 from dicomnode.errors import DecodeError, DicomNodeError, NotIndexable
 from dicomnode.locks import Lock
 from dicomnode.pace import parse
 from dicomnode.pixels import decode
+from dicomnode.settings import Config
 from dicomnode.workers.indexer import IndexerPlan, features_of
 from dicomnode.workers.pool import Pool
 from encoder.errors import ImageError

@@ -13,7 +13,7 @@ from typing import Literal
 
 from dicomnode import log
 from dicomnode.audit.auditor import Auditor, silent
-from dicomnode.config import RetentionSettings, StorageSettings
+from dicomnode.settings import RetentionSettings, StorageSettings
 from storage.records import StudyShare
 from storage.store import Store
 

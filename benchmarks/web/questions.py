@@ -14,10 +14,11 @@ from benchmarks.web import saving
 from benchmarks.web.archives import QUIET
 from benchmarks.web.asker import asking, open_page
 from benchmarks.web.rows import OURS, Row
-from dicomnode.config import Config, load
+from dicomnode.config import load
 from dicomnode.demo.run import serving
 from dicomnode.dimse import client
 from dicomnode.node import open_store
+from dicomnode.settings import Config
 
 SAVED = 12  # questions by each way to save, for each round
 LOADED = 6  # pages for each round

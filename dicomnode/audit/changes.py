@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from dicomnode.config import Config, values
+from dicomnode.settings import Config, values
 from storage.durable import replacing, reported
 
 NAME: Final = "settings.json"

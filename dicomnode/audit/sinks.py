@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from dicomnode.audit.message import moment
-from dicomnode.config import Config, TlsSettings
+from dicomnode.settings import Config, TlsSettings
 
 PRIORITY: Final = 10 * 8 + 5  # facility 10, security; severity 5, notice: PS3.15 A.6
 MESSAGE_ID: Final = "DICOM+RFC3881"

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from dicomnode import log
 from dicomnode.audit.message import Message
 from dicomnode.audit.sinks import Sink, sink_of
-from dicomnode.config import Config
+from dicomnode.settings import Config
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dicomnode.audit import trail
 from dicomnode.audit.auditor import Auditor, Party
 from dicomnode.audit.codes import Code
-from dicomnode.config import Config
+from dicomnode.settings import Config
 from storage.records import StudyShare
 
 

@@ -10,9 +10,9 @@ from dicomnode import config as configuration
 from dicomnode import progress
 from dicomnode.audit import codes
 from dicomnode.cli import account, importing, options, output
-from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
 from dicomnode.intake import MIB
+from dicomnode.settings import DECLARED, Config, Source, peer_settings
 from storage.store import Store
 
 POLL_S = 0.2
@@ -41,8 +41,8 @@ def add(commands: options.Commands) -> None:
     reindex.add_argument("--rollback", action="store_true", help="make the generation before the live one live again")
     reindex.add_argument("--workers", type=int, help="worker processes beside those of a running node")
     reindex.add_argument("--ray", metavar="ADDRESS", default="", help=importing.RAY)
-    reindex.add_argument("--throttle", metavar="RATE", help=configuration.DECLARED["reindex.throttle"].about)
-    reindex.add_argument("--schedule", metavar="HOURS", help=configuration.DECLARED["reindex.schedule"].about)
+    reindex.add_argument("--throttle", metavar="RATE", help=DECLARED["reindex.throttle"].about)
+    reindex.add_argument("--schedule", metavar="HOURS", help=DECLARED["reindex.schedule"].about)
     reindex.add_argument("--force", action="store_true", help="swap although the verification refuses")
     reindex.add_argument("--dry-run", action="store_true", help="say what would be done")
     reindex.set_defaults(run=reindex_archive)
@@ -246,13 +246,13 @@ def show_config(arguments: argparse.Namespace) -> int:
         return 0
     settings = options.load(arguments)
     rows = []
-    for name, setting in configuration.DECLARED.items():
+    for name, setting in DECLARED.items():
         value = getattr(getattr(settings, setting.section), setting.key)
         rows.append((name, "***" if setting.secret and value else value, settings.sources[name], setting.variable))
     for peer in settings.peers:
-        for name, setting in configuration.peer_settings(peer.name).items():
+        for name, setting in peer_settings(peer.name).items():
             value = getattr(peer, name)
-            source: configuration.Source = "default" if value == setting.default else "file"
+            source: Source = "default" if value == setting.default else "file"
             rows.append((setting.name, "***" if setting.secret and value else value, source, ""))
     if arguments.json:
         output.as_json({name: {"value": value, "source": source} for name, value, source, _ in rows})

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicomnode.cli import account, admin, options, output
-from dicomnode.config import Config
 from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.settings import Config
 from storage.records import Condition, Equals, StudyShare
 from storage.store import Store
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from dicomnode import importing, sources
 from dicomnode.cli import options, output
-from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
 from dicomnode.importing import Summary
 from dicomnode.locks import LOOK_S, Lock
 from dicomnode.node import IMPORTING, open_store
+from dicomnode.settings import Config
 from dicomnode.sources import Source
 
 RAY = "address of a Ray cluster whose workers do it, or `local` for one on this machine; needs the extra `ray`"

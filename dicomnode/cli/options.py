@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import config, log
-from dicomnode.config import Config
 from dicomnode.dimse.client import Peer
 from dicomnode.dimse.tls import ClientTls
 from dicomnode.errors import ConfigError
+from dicomnode.settings import DECLARED, Config
 
 Commands = Any  # argparse's sub-parser collection has no public name
 
 
 def archive(parser: argparse.ArgumentParser) -> None:
     """--root and --config: commands for the machine the node runs on."""
-    parser.add_argument("--root", metavar="DIR", help=config.DECLARED["storage.root"].about)
+    parser.add_argument("--root", metavar="DIR", help=DECLARED["storage.root"].about)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
 
 

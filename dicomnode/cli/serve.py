@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dicomnode import notify
 from dicomnode.cli import options, output
-from dicomnode.config import Config
+from dicomnode.settings import Config
 
 if TYPE_CHECKING:
     from dicomnode.node import Node

@@ -3,12 +3,12 @@
 from typing import Any
 
 from dicomnode import __version__, uids
-from dicomnode.config import Config
 from dicomnode.conformance import content, networking
 from dicomnode.conformance.document import markdown
 from dicomnode.dimse import contexts, status
 from dicomnode.private import TABLE
 from dicomnode.query.keys import KEYS
+from dicomnode.settings import Config
 
 
 def as_markdown(config: Config) -> str:

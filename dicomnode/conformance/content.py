@@ -5,11 +5,11 @@ from typing import Final
 from dicomnode import __version__
 from dicomnode.attributes import charsets
 from dicomnode.audit import codes as audited
-from dicomnode.config import Config
 from dicomnode.conformance.document import Bullets, Paragraph, Section, Table
 from dicomnode.dimse import contexts, tls
 from dicomnode.private import CREATOR, GROUP, TABLE
 from dicomnode.query import search
+from dicomnode.settings import Config
 from encoder.anatomy import VOCABULARY
 
 

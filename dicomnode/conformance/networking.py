@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from pydicom.uid import UID
 
-from dicomnode import config as configuration
 from dicomnode import uids
-from dicomnode.config import Config
 from dicomnode.conformance.document import Bullets, Paragraph, Section, Table
 from dicomnode.dimse import contexts, status
 from dicomnode.dimse.contexts import Service, Use
 from dicomnode.pixels.eligibility import Reason
 from dicomnode.query.keys import KEYS, Level, Model
+from dicomnode.settings import DECLARED, Config
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 PORT_SECTIONS = ("dimse", "tls", "storage", "query", "retention")  # of the settings: what bears on a peer
@@ -221,7 +220,7 @@ def _configuration(config: Config) -> Iterator[Section]:
                 ("Setting", "Default", "Meaning"),
                 [
                     (name, "" if setting.secret else f"{setting.default}", setting.about)
-                    for name, setting in configuration.DECLARED.items()
+                    for name, setting in DECLARED.items()
                     if setting.section in PORT_SECTIONS
                 ],
             )

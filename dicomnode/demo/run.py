@@ -18,11 +18,11 @@ from typing import Any
 
 from pydicom import dcmread
 
-from dicomnode.config import ENVIRONMENT_PREFIX
 from dicomnode.demo import films, picture
 from dicomnode.dimse import client
 from dicomnode.errors import DicomNodeError
 from dicomnode.pixels import decode
+from dicomnode.settings import ENVIRONMENT_PREFIX
 from dicomnode.sr import writer
 from encoder.anatomy import Anatomy
 from encoder.boxes import Box

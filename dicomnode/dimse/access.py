@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from dicomnode import log, private
 from dicomnode.audit.auditor import Auditor, Party, silent
-from dicomnode.config import SERVICES, DimseSettings, PeerSettings
 from dicomnode.dimse import contexts
 from dicomnode.dimse.exchange import Exchange, Service
 from dicomnode.dimse.lane import Arrival, Stores
@@ -22,6 +21,7 @@ from dicomnode.dimse.parties import Address, address_of
 from dicomnode.dimse.store import Dropped
 from dicomnode.dimse.wire import StoreRequest
 from dicomnode.errors import IdentifierError, NotPermitted
+from dicomnode.settings import SERVICES, DimseSettings, PeerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Access:
             self._peers.setdefault(peer.ae_title, []).extend(_entries(peer))
 
     def decide(self, caller: Caller) -> frozenset[str] | Refused:
-        """The services (`config.SERVICES`) that the caller may ask for, or why none."""
+        """The services (`settings.SERVICES`) that the caller may ask for, or why none."""
         if self._called is not None and caller.called not in self._called:
             return Refused(CALLED_AE_NOT_RECOGNISED, "called AE title is none of the node's")
         if caller.calling not in self._peers:

@@ -16,8 +16,8 @@ from multiprocessing import reduction
 from typing import Any, Final
 
 from dicomnode.audit.trail import Trail
-from dicomnode.config import Config
 from dicomnode.dimse import contexts, request
+from dicomnode.settings import Config
 from dicomnode.workers.child import Child
 
 logger = logging.getLogger(__name__)

@@ -21,11 +21,11 @@ from pynetdicom.sop_class import (
 )
 
 from dicomnode import private, uids
-from dicomnode.config import PeerSettings, TlsSettings
 from dicomnode.dimse import contexts, status
 from dicomnode.dimse.tls import ClientContext, ClientTls, client_context, meaning, peer_tls
 from dicomnode.errors import ConfigError, PeerError
 from dicomnode.quiet import quiet_libraries, quiet_pydicom
+from dicomnode.settings import PeerSettings, TlsSettings
 
 MOST_CONTEXTS = 126  # of 128 that one association can carry, PS3.8 7.1.1.13
 TIMEOUT_S = 60.0

@@ -23,13 +23,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from dicomnode import log
 from dicomnode.attributes import elements, values
 from dicomnode.attributes.charsets import UNDECLARED
-from dicomnode.config import PeerSettings
 from dicomnode.dimse import contexts, outgoing, status, wire
 from dicomnode.dimse.exchange import Exchange
 from dicomnode.dimse.outgoing import Caller
 from dicomnode.dimse.wire import Command, Element, Writer
 from dicomnode.errors import ActionError, ActionTooLarge, IdentifierError, PeerError, UnknownAction, UnknownObject
 from dicomnode.rounds import Rounds
+from dicomnode.settings import PeerSettings
 from dicomnode.uids import is_uid
 from storage.errors import LeaseLost
 from storage.leases import named

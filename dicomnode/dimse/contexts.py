@@ -51,7 +51,7 @@ class Service:
     name: str
     sop_classes: tuple[str, ...]
     transfer_syntaxes: tuple[str, ...]
-    permission: str  # what a peer must be permitted (config.SERVICES) for these contexts to be accepted
+    permission: str  # what a peer must be permitted (settings.SERVICES) for these contexts to be accepted
     extended: bool = False  # Standard Extended SOP Class: the private block of a region query
     both_roles: bool = False  # the requestor may be SCP too, PS3.7 D.3.3.4: what it retrieves by C-GET comes so
     options: int = 0  # bytes of Service-class-application-information that are granted, PS3.4 C.5

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pynetdicom import AE
 
 from dicomnode import uids
-from dicomnode.config import DimseSettings
+from dicomnode.settings import DimseSettings
 
 
 class Entity(AE):  # type: ignore[misc]

@@ -17,12 +17,12 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode import log, uids
-from dicomnode.config import DimseSettings, PeerSettings
 from dicomnode.dimse.exchange import is_over
 from dicomnode.dimse.provider import MessageProvider
 from dicomnode.dimse.tls import ClientContext, meaning
 from dicomnode.dimse.transport import GuardedSocket
 from dicomnode.errors import ConfigError, PeerError, PeerRefused
+from dicomnode.settings import DimseSettings, PeerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from pynetdicom import AE, evt
 
 from dicomnode import log, private
 from dicomnode.audit.auditor import Auditor, silent
-from dicomnode.config import Config
 from dicomnode.dimse import contexts
 from dicomnode.dimse.access import Access, guarded_find, guarded_stores
 from dicomnode.dimse.annexes import Annexes
@@ -26,6 +25,7 @@ from dicomnode.dimse.tls import Certificates
 from dicomnode.dimse.wire import Command
 from dicomnode.errors import ConfigError
 from dicomnode.quiet import quiet_libraries
+from dicomnode.settings import Config
 
 logger = logging.getLogger(__name__)
 

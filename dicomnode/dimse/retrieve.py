@@ -19,7 +19,6 @@ from dicomnode import log
 from dicomnode.attributes import elements
 from dicomnode.audit import subjects
 from dicomnode.audit.auditor import Auditor, Party, silent
-from dicomnode.config import PeerSettings
 from dicomnode.dimse import outgoing, status
 from dicomnode.dimse.contexts import PATIENT_ROOTS
 from dicomnode.dimse.exchange import Exchange, Suboperations
@@ -32,6 +31,7 @@ from dicomnode.errors import PeerError, UnknownDestination
 from dicomnode.query import retrieval
 from dicomnode.query.keys import Model
 from dicomnode.query.retrieval import Stored
+from dicomnode.settings import PeerSettings
 from storage.store import Store
 
 logger = logging.getLogger(__name__)

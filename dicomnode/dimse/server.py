@@ -54,7 +54,7 @@ class House:
 class CountedAssociation(NodeAssociation):
     """An association that knows what its peer may ask for, and leaves its place when it ends."""
 
-    permitted: frozenset[str] = frozenset()  # of `config.SERVICES`, decided by `access`
+    permitted: frozenset[str] = frozenset()  # of `settings.SERVICES`, decided by `access`
     certificate_names: frozenset[str] | None = None  # None: it came without TLS
     channel: int = 0  # its number for the audit trail
     ended: Callable[[], None]

@@ -48,7 +48,7 @@ class Sender:
     called: str
     channel: int  # the association's number for the audit trail
     party: Callable[[], Party]  # the caller for it
-    services: frozenset[str]  # of `config.SERVICES`
+    services: frozenset[str]  # of `settings.SERVICES`
     sop_class_uid: str  # of the presentation context
     transfer_syntax_uid: str
 

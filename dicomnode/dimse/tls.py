@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomnode import log
-from dicomnode.config import PeerSettings, TlsSettings
 from dicomnode.errors import ConfigError
+from dicomnode.settings import PeerSettings, TlsSettings
 
 logger = logging.getLogger(__name__)
 

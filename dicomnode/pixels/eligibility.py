@@ -12,9 +12,9 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from dicomnode.codes import codes_in
-from dicomnode.config import IngestSettings
 from dicomnode.errors import NotIndexable
 from dicomnode.quiet import quiet_pydicom
+from dicomnode.settings import IngestSettings
 
 _CR: Final = "1.2.840.10008.5.1.4.1.1.1"  # Computed Radiography Image Storage
 _DX: Final = "1.2.840.10008.5.1.4.1.1.1.1"  # Digital X-Ray Image Storage - For Presentation

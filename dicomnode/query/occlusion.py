@@ -20,10 +20,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.config import QuerySettings
 from dicomnode.errors import DecodeError, IdentifierError, ImageNotStored, ModelFailure, NotReady
 from dicomnode.query import local
 from dicomnode.query.search import SAME_REGION
+from dicomnode.settings import QuerySettings
 from dicomnode.workers.embedding import Occluder, OcclusionRequest, RoiOcclusion, RoiRequest
 from encoder.boxes import Box
 from encoder.local import LocalMap, Patch, patch, under

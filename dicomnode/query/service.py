@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from dicomnode import private
-from dicomnode.config import QuerySettings
 from dicomnode.errors import DecodeError, ImageNotStored
 from dicomnode.pixels import headers
 from dicomnode.private import PatientScope
@@ -17,6 +16,7 @@ from dicomnode.query.kept import KeptAnswer
 from dicomnode.query.keys import Model
 from dicomnode.query.region import Place, RegionQuery
 from dicomnode.query.search import Answer, RegionSearch
+from dicomnode.settings import QuerySettings
 from storage.store import Store
 
 

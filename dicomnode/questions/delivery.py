@@ -12,7 +12,6 @@ from typing import Final
 from dicomnode import log
 from dicomnode.audit import subjects
 from dicomnode.audit.auditor import Auditor, Party, silent
-from dicomnode.config import PeerSettings
 from dicomnode.dimse import suboperations
 from dicomnode.dimse.outgoing import Caller
 from dicomnode.dimse.suboperations import Origin, Outcome, Sender, Shelf
@@ -20,6 +19,7 @@ from dicomnode.dimse.wire import Writer
 from dicomnode.errors import PeerError, PeerRefused
 from dicomnode.query.retrieval import Stored
 from dicomnode.rounds import Rounds
+from dicomnode.settings import PeerSettings
 from storage.errors import LeaseLost
 from storage.leases import named
 from storage.records import Delivery, Question

@@ -18,7 +18,6 @@ from dicomnode import log
 from dicomnode.attributes.header import read_header
 from dicomnode.attributes.values import charset_of, texts
 from dicomnode.audit.auditor import Auditor, Party, silent
-from dicomnode.config import QuerySettings
 from dicomnode.errors import (
     DecodeError,
     DicomNodeError,
@@ -34,6 +33,7 @@ from dicomnode.query.region import RegionQuery
 from dicomnode.query.service import QueryService
 from dicomnode.questions.results import Results
 from dicomnode.rounds import Rounds
+from dicomnode.settings import QuerySettings
 from dicomnode.sr.notice import notice_uid
 from dicomnode.sr.result import is_result
 from dicomnode.uids import new_uid

@@ -14,8 +14,8 @@ from typing import Final
 from starlette.requests import Request
 
 from dicomnode.audit.auditor import Auditor, Party, silent
-from dicomnode.config import SERVICES, DimseSettings, PeerSettings, WebSettings
 from dicomnode.errors import NotPermitted
+from dicomnode.settings import SERVICES, DimseSettings, PeerSettings, WebSettings
 from dicomnode.web.errors import NotAuthenticated
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,6 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicomnode.audit.auditor import Auditor
-from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError
 from dicomnode.intake import Intake
@@ -32,6 +31,7 @@ from dicomnode.query.keys import Level
 from dicomnode.query.occlusion import Explainer
 from dicomnode.query.service import Question
 from dicomnode.query.service import Response as Found
+from dicomnode.settings import Config
 from dicomnode.web import openapi, problems, qido, rooms
 from dicomnode.web.access import ECHO, FIND, GET, QUERY, STORE, Access, Caller, permit
 from dicomnode.web.audited import WebAudit

@@ -12,9 +12,9 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from dicomnode import __version__
-from dicomnode.config import Config
 from dicomnode.query.service import Question
 from dicomnode.query.service import Response as Found
+from dicomnode.settings import Config
 from storage.store import Store
 
 QUERY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

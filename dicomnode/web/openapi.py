@@ -6,8 +6,8 @@ from typing import Any, Final
 from starlette.responses import HTMLResponse, Response
 
 from dicomnode import __version__
-from dicomnode.config import Config
 from dicomnode.private import PatientScope
+from dicomnode.settings import Config
 from dicomnode.web.resources import ROOT
 from encoder.anatomy import VOCABULARY
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from dicomnode.audit import subjects
 from dicomnode.audit.auditor import Auditor
-from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.intake import Intake, Taken
 from dicomnode.pixels.eligibility import Policy
 from dicomnode.query.occlusion import Explainer
 from dicomnode.query.service import Question, Response
+from dicomnode.settings import Config
 from dicomnode.sr.reader import ASKING_CLASSES
 from dicomnode.web.access import QUERY, Caller
 from dicomnode.web.app import Services, application

@@ -8,8 +8,8 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from dicomnode.config import WebSettings
 from dicomnode.errors import ConfigError
+from dicomnode.settings import WebSettings
 from dicomnode.web.protocol import Guard, guarded
 
 MAXIMUM_HEAD: Final = 64 << 10  # bytes of a request's line and headers

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.config import LogSettings
 from dicomnode.pixels.eligibility import DecodeLimits
+from dicomnode.settings import LogSettings
 from dicomnode.sr.result import Facts, Place, ResultHit
 from encoder.boxes import Box
 

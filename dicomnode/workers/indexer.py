@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode import log
-from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, NotIndexable
 from dicomnode.pace import Pace
 from dicomnode.pixels import decode
+from dicomnode.settings import IngestSettings, LogSettings, ModelSettings
 from dicomnode.workers import child, limits
 from encoder.errors import ImageError
 from encoder.local import LocalMap

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from dicomnode import log
-from dicomnode.config import LogSettings
 from dicomnode.errors import DecodeError, DicomNodeError
 from dicomnode.pixels import decode, render
 from dicomnode.pixels.eligibility import DecodeLimits
 from dicomnode.pixels.render import Rendering
 from dicomnode.quiet import quiet_libraries
+from dicomnode.settings import LogSettings
 from dicomnode.workers.asked import AskedChild, NoAnswer, serve
 from dicomnode.workers.child import Child, lifeline
 

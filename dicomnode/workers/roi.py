@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from dicomnode import log
-from dicomnode.config import IngestSettings, LogSettings, ModelSettings
 from dicomnode.errors import DecodeError, DicomNodeError, ModelFailure
 from dicomnode.pixels import decode
+from dicomnode.settings import IngestSettings, LogSettings, ModelSettings
 from dicomnode.workers import limits
 from dicomnode.workers.asked import AskedChild, NoAnswer, serve
 from dicomnode.workers.child import Child, lifeline

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from dicomnode import log
-from dicomnode.config import LogSettings
 from dicomnode.errors import DecodeError, DicomNodeError
 from dicomnode.pixels import transcode
 from dicomnode.pixels.eligibility import DecodeLimits
 from dicomnode.quiet import quiet_libraries
+from dicomnode.settings import LogSettings
 from dicomnode.workers.asked import AskedChild, NoAnswer, serve
 from dicomnode.workers.child import Child, lifeline
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import RetentionSettings, StorageSettings
+from dicomnode.settings import RetentionSettings, StorageSettings
 from dicomnode.upkeep import JUMP_S, Keeper, Wall
 from storage.errors import LeaseLost
 from storage.store import Store

@@ -19,6 +19,7 @@ from dicomnode.private import PatientScope
 from dicomnode.query.matching import Narrowing
 from dicomnode.query.region import RegionQuery
 from dicomnode.query.search import UNLIKE_ARCHIVE, RegionSearch
+from dicomnode.settings import Config
 from dicomnode.sr.regions import GraphicType, SrRoi
 from dicomnode.workers.embedding import FakeEncoder
 from dicomnode.workers.roi import RoiProcess, RoiSettings
@@ -286,7 +287,7 @@ class Working:
 
 
 @pytest.fixture
-def reindexing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> config.Config:
+def reindexing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """An archive, and a reindexing with another model whose files nobody will read."""
     fill(store, FILMS)
     monkeypatch.setattr(reindex, "Pool", Working)
@@ -296,7 +297,7 @@ def reindexing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_new_generation_is_measured_before_it_goes_live(
-    store: Store, reindexing: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, reindexing: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     when_it_went_live = []
     make_live = store.generations.make_live
@@ -316,7 +317,7 @@ def test_a_new_generation_is_measured_before_it_goes_live(
 
 
 def test_a_generation_that_is_refused_leaves_the_live_one_as_it_was(
-    store: Store, reindexing: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, reindexing: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(canaries, "LEAST_SHARE", 2.0)
     with pytest.raises(DicomNodeError, match="not swapped"):

@@ -12,9 +12,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from dicomnode import models
-from dicomnode.config import IngestSettings, LogSettings
 from dicomnode.demo import films
 from dicomnode.errors import DecodeError
+from dicomnode.settings import IngestSettings, LogSettings
 from dicomnode.workers.child import Child
 from dicomnode.workers.embedding import RoiRequest
 from dicomnode.workers.indexer import IndexerPlan

@@ -11,11 +11,11 @@ from pydicom import dcmread
 
 from dicomnode import importing, node, sources
 from dicomnode.cli import main
-from dicomnode.config import StorageSettings
 from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.importing import Importer
 from dicomnode.locks import Lock
+from dicomnode.settings import StorageSettings
 from dicomnode.sources import Source
 from storage.errors import StorageFull
 from storage.store import Store

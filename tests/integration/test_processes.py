@@ -9,10 +9,10 @@ from typing import ClassVar
 import psutil
 import pytest
 
-from dicomnode.config import IngestSettings, LogSettings
 from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.errors import DecodeError, ModelFailure
+from dicomnode.settings import IngestSettings, LogSettings
 from dicomnode.workers.embedding import RoiRequest
 from dicomnode.workers.indexer import IndexerPlan
 from dicomnode.workers.pool import Pool
@@ -125,7 +125,7 @@ def test_stopping_aborts_open_associations_and_nothing_is_acknowledged_after(tmp
 HUNG = """
 import sys, time
 from dicomnode.workers import indexer
-from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.settings import IngestSettings, LogSettings
 from pathlib import Path
 
 class Jobs:

@@ -17,10 +17,10 @@ from pydicom import dcmread
 
 from dicomnode import cluster
 from dicomnode.cli import main
-from dicomnode.config import StorageSettings
 from dicomnode.demo import films
 from dicomnode.dimse import client
 from dicomnode.errors import DicomNodeError
+from dicomnode.settings import StorageSettings
 from storage.store import Store
 from tests import nodes
 from tests.conftest import missing_program

@@ -25,6 +25,7 @@ from dicomnode.errors import DicomNodeError
 from dicomnode.locks import Lock
 from dicomnode.query import request
 from dicomnode.query.request import Keys
+from dicomnode.settings import Config
 from encoder.boxes import Box
 from storage.store import Store
 from storage.vectors.hnsw import HnswIndex
@@ -328,7 +329,7 @@ def test_a_node_that_does_nothing_is_given_up(store: Store, monkeypatch: pytest.
     monkeypatch.setattr(reindex, "REBUILD_S", 0.3)
     monkeypatch.setattr(reindex, "_is_served", lambda _: True)
     with pytest.raises(DicomNodeError, match=r"did not rebuild its index within 0\.3 s"):
-        reindex.rebuild_index(store, config.Config())
+        reindex.rebuild_index(store, Config())
 
 
 def test_an_errand_is_done_when_a_later_one_is(store: Store) -> None:

@@ -13,9 +13,9 @@ from pydicom.uid import JPEG2000Lossless
 
 from dicomnode import upkeep
 from dicomnode.cli import main
-from dicomnode.config import RetentionSettings, StorageSettings
 from dicomnode.demo.dx import FilmFacts, dx_dataset
 from dicomnode.dimse import client
+from dicomnode.settings import RetentionSettings, StorageSettings
 from dicomnode.upkeep import DAY_S, GIB, Keeper
 from storage.store import Store
 from tests import nodes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicomnode import progress
-from dicomnode.config import Config, PeerSettings
+from dicomnode.settings import Config, PeerSettings
 from dicomnode.web.pages import words
 from storage.records import Generation, Question, Unindexed
 from storage.store import Store

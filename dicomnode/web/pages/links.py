@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
 
-from dicomnode.config import WebSettings
+from dicomnode.settings import WebSettings
 from dicomnode.web.resources import ROOT
 from encoder.boxes import Box
 

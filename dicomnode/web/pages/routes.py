@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from dicomnode.config import Config
 from dicomnode.contacts import Contacts
 from dicomnode.errors import DicomNodeError, IdentifierError, NotPermitted, NotReady
 from dicomnode.pixels import heat
 from dicomnode.query.occlusion import Explainer, Pair, Side
+from dicomnode.settings import Config
 from dicomnode.uids import is_uid
 from dicomnode.web import problems, resources, rooms
 from dicomnode.web.access import FIND, GET, QUERY, Access, Caller

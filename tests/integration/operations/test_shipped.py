@@ -18,6 +18,7 @@ import yaml
 from dicomnode import config
 from dicomnode.audit.sinks import FileSink
 from dicomnode.cli.main import parser
+from dicomnode.settings import Config
 from tests import nodes
 from tests.conftest import PROJECT, missing_program
 
@@ -92,7 +93,7 @@ def compose(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(yaml.safe_load(request.param.read_text()))
 
 
-def settings_of(environment: dict[str, str]) -> config.Config:
+def settings_of(environment: dict[str, str]) -> Config:
     """As the node would read them; compose's own variables at their defaults."""
     plain = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in environment.items()}
     return config.load(None, {name: value for name, value in plain.items() if name.startswith("DICOMNODE_")}, {})

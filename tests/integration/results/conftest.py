@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.config import LogSettings, QuerySettings, StorageSettings
 from dicomnode.intake import Intake
 from dicomnode.pixels.eligibility import DecodeLimits
 from dicomnode.query.search import RegionSearch
 from dicomnode.query.service import QueryService
 from dicomnode.questions.keeper import QuestionKeeper
 from dicomnode.questions.results import Results
+from dicomnode.settings import LogSettings, QuerySettings, StorageSettings
 from dicomnode.workers.drafts import ScribeSettings
 from dicomnode.workers.embedding import FakeEncoder
 from dicomnode.workers.scribe import ScribeProcess

@@ -7,6 +7,7 @@ import pytest
 
 from dicomnode import config
 from dicomnode.errors import ConfigError
+from dicomnode.settings import SERVICES, Config, DimseSettings, PeerSettings
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -54,7 +55,7 @@ def test_unknown_variable_names_the_nearest():
 
 
 def test_other_variables_of_the_prefix_are_left_alone():
-    assert config.load(None, {"DICOMNODE_DATA": "x"}).dimse.port == config.DimseSettings().port
+    assert config.load(None, {"DICOMNODE_DATA": "x"}).dimse.port == DimseSettings().port
 
 
 def test_missing_file_is_one_line(tmp_path):
@@ -78,8 +79,8 @@ def test_the_commented_file_uncommented_loads_to_the_defaults(tmp_path):
         for line in config.example().split("\n")
     ]
     loaded = config.load(write(tmp_path, "\n".join(lines)), {})
-    assert dataclasses.replace(loaded, peers=()) == config.Config()
-    assert loaded.peers == (config.PeerSettings("CT1", "CT1"),)
+    assert dataclasses.replace(loaded, peers=()) == Config()
+    assert loaded.peers == (PeerSettings("CT1", "CT1"),)
 
 
 PEERS = """
@@ -98,9 +99,9 @@ certificate_name = "pacs.example"
 
 def test_peers_are_read_in_the_order_of_the_file(tmp_path):
     ct, pacs = config.load(write(tmp_path, PEERS), {}).peers
-    assert ct == config.PeerSettings("CT1", "CT 1", addresses=("10.0.0.7", "2001:db8::/32"), services=("echo", "store"))
+    assert ct == PeerSettings("CT1", "CT 1", addresses=("10.0.0.7", "2001:db8::/32"), services=("echo", "store"))
     assert (pacs.host, pacs.port, pacs.tls, pacs.certificate_name) == ("pacs.example", 11112, True, "pacs.example")
-    assert pacs.services == config.SERVICES
+    assert pacs.services == SERVICES
 
 
 def test_a_peer_is_found_by_its_name_or_the_nearest_is_named(tmp_path):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import config
 from dicomnode.cli.main import parser
+from dicomnode.settings import DECLARED
 
 PROJECT = Path(__file__).parents[3]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("encoder/weights/*.md")])
@@ -24,7 +24,7 @@ def test_every_command_is_in_the_readme(command):
 
 def test_every_setting_has_an_explanation_and_a_line_in_etc():
     shipped = (PROJECT / "etc" / "dicomnode.toml").read_text(encoding="utf-8")
-    for setting in config.DECLARED.values():
+    for setting in DECLARED.values():
         assert setting.about
         assert f"#{setting.key} = " in shipped
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomnode.config import IngestSettings, LogSettings
+from dicomnode.settings import IngestSettings, LogSettings
 from dicomnode.workers.embedding import RoiEmbedding, RoiRequest
 from dicomnode.workers.roi import Ready, RoiProcess, RoiSettings
 

@@ -21,6 +21,7 @@ from dicomnode.audit.message import Message, Participant
 from dicomnode.audit.sinks import DatagramSink, FileSink, Header
 from dicomnode.audit.trail import FakeTrail, SinkTrail
 from dicomnode.errors import ConfigError
+from dicomnode.settings import Config
 from storage.errors import DatabaseError
 from storage.records import StudyShare
 from tests import audit_schema
@@ -349,7 +350,7 @@ def test_a_place_is_taken(where: str) -> None:
 
 
 def test_changed_settings_are_named_without_their_values(tmp_path: Path) -> None:
-    def loaded(**flags: Any) -> config.Config:
+    def loaded(**flags: Any) -> Config:
         return config.load(None, {}, {name.replace("__", "."): value for name, value in flags.items()})
 
     assert changes.since_last_start(loaded(storage__url="postgresql://secret"), tmp_path) == []

@@ -4,9 +4,9 @@ import ipaddress
 
 import pytest
 
-from dicomnode.config import SERVICES, DimseSettings, PeerSettings
 from dicomnode.dimse import access, contexts
 from dicomnode.dimse.access import Access, Caller, Opened, Refused, address_of
+from dicomnode.settings import SERVICES, DimseSettings, PeerSettings
 
 CT = PeerSettings("CT", "CT1", addresses=("10.0.0.7",), services=("echo", "store"))
 CT_AT_HOME = PeerSettings("HOME", "CT1", addresses=("192.168.0.0/16",), services=("echo",))

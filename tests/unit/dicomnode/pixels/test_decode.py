@@ -29,9 +29,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.config import IngestSettings
 from dicomnode.errors import DecodeError, NotIndexable
 from dicomnode.pixels.decode import DecodeLimits, Policy, Reason, film, image, read, spacing_mm
+from dicomnode.settings import IngestSettings
 from tests.unit.dicomnode import films
 
 LIMITS = DecodeLimits()

@@ -20,10 +20,10 @@ from pydicom.uid import (
 )
 
 from dicomnode.codes import Code, code_item
-from dicomnode.config import IngestSettings
 from dicomnode.errors import NotIndexable
 from dicomnode.pixels.decode import DecodeLimits, read
 from dicomnode.pixels.eligibility import Policy, Reason, eligibility
+from dicomnode.settings import IngestSettings
 from tests.unit.dicomnode import films
 
 POLICY = Policy.of(IngestSettings())

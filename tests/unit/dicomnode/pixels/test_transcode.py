@@ -24,11 +24,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.config import LogSettings
 from dicomnode.demo.dx import FilmFacts, dx_dataset
 from dicomnode.errors import DecodeError
 from dicomnode.pixels import transcode
 from dicomnode.pixels.eligibility import DecodeLimits
+from dicomnode.settings import LogSettings
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
 
 LIMITS = DecodeLimits()

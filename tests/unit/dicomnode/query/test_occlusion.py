@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dicomnode.config import QuerySettings
 from dicomnode.errors import DecodeError, IdentifierError, ImageNotStored, ModelFailure, NotReady
 from dicomnode.query.occlusion import BATCH, Explainer, Pair, Side
+from dicomnode.settings import QuerySettings
 from dicomnode.workers.embedding import FakeEncoder
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from dicomnode import config
+from dicomnode.settings import Config
 from dicomnode.web.pages import links
 
 PROJECT = Path(__file__).resolve().parents[4]
@@ -15,7 +16,7 @@ STUDY, NODE = "1.2.840.99.1", "https://pacs.example/node"
 DICOMWEB = f"{NODE}/dicom-web"
 
 
-def loaded(tmp_path: Path, text: str) -> config.Config:
+def loaded(tmp_path: Path, text: str) -> Config:
     (tmp_path / "node.toml").write_text(text)
     return config.load(tmp_path / "node.toml", {})
 
