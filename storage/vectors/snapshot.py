@@ -86,10 +86,9 @@ class Snapshots:
                 raise SnapshotDamaged(f"index manifest: {name} is {content.get(name)!r}, not {expected!r}")
         if content["watermark"] > counter:
             raise SnapshotDamaged("index manifest: newer than the database")
-        paths = {kind: _checked(manifest.parent, file) for kind, file in content["files"].items()}
         try:
-            _fill(partition, paths)
-        except FileError as error:  # its owner has put others in the place of these, since they were checked
+            _fill(partition, {kind: _checked(manifest.parent, file) for kind, file in content["files"].items()})
+        except FileError as error:  # its owner has put others in the place of these, since the manifest was read
             raise SnapshotDamaged(str(error)) from None
         if len(partition) != content["rows"]:
             raise SnapshotDamaged(f"index file: {len(partition)} rows, not {content['rows']}")
