@@ -2,12 +2,11 @@
 
 import logging
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from dicomnode import calibration, log, models
+from dicomnode import log, models
 from dicomnode.audit import changes, codes, trail
 from dicomnode.audit.auditor import Auditor
 from dicomnode.contacts import Contacts
@@ -22,7 +21,8 @@ from dicomnode.dimse.store import Questions, StoreService
 from dicomnode.dimse.suboperations import Shelf
 from dicomnode.dimse.tls import Certificates, peer_context
 from dicomnode.dimse.wire import Command
-from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.errors import ConfigError
+from dicomnode.index_keeper import IndexKeeper
 from dicomnode.intake import Intake
 from dicomnode.locks import LOOK_S, Lock
 from dicomnode.pixels.decode import Policy
@@ -34,7 +34,7 @@ from dicomnode.questions.delivery import DeliveryService
 from dicomnode.questions.keeper import QuestionKeeper
 from dicomnode.questions.results import Results
 from dicomnode.settings import Config
-from dicomnode.upkeep import Keeper
+from dicomnode.upkeep import Keeper, sweep
 from dicomnode.web.metrics import Gauges, Metrics
 from dicomnode.web.port import Queries, Watchers, WebPort
 from dicomnode.workers.drafts import ScribeSettings
@@ -43,20 +43,14 @@ from dicomnode.workers.pool import Pool
 from dicomnode.workers.roi import RoiProcess, RoiSettings
 from dicomnode.workers.scribe import ScribeProcess
 from dicomnode.workers.transcoder import TranscoderProcess, TranscoderSettings
-from storage.errands import Errand
-from storage.errors import DatabaseAway, FileError, StorageError
-from storage.records import GenerationState
+from storage.errors import StorageError
 from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
-IMPORTING = "import.lock"  # under the root, held by who takes files in without the node
 RECEIVED_S = 60.0  # a commit that waits for SQLite takes half of it
 INGEST_NICENESS = 5  # nice(2): the query model comes first, reindexing last
-REFRESH_S = 1.0  # how often the index takes up what the workers committed; a query takes it up at once
 SCRIBE_AFTER = 15  # refreshes: the models are loaded then, and the first stored question does not wait for it
-SNAPSHOT_EVERY = 300  # refreshes between snapshots of the index
 SWEEP_AFTER = 700  # refreshes after which what nodes left that died shortly before this one started is old enough
-CALIBRATE_EVERY = 30  # refreshes between looks at whether the archive has outgrown its thresholds
 
 
 def place(config: Config) -> ExitStack:
@@ -86,20 +80,11 @@ class Node:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._errands: dict[Errand, Callable[[], None]] = {"rebuild": self._rebuild, "prepare": self._prepare}
-        self._run: dict[Errand, int] = {}  # the number of each that this node has done; other nodes do it too
-        self._snapshots = Lock(config.root / "index.lock", "another node that writes snapshots")
-        self._writes_snapshots = False
-        self._stopping = threading.Event()
         self._metrics = Metrics()
         self._trail = trail.of_config(config, socket.gethostname())
         self._counting = log.Counting(self._metrics.logged)
         self._auditor = Auditor(self._trail if self._trail.is_on else None, config.dimse.ae_title, self._metrics)
         self._web: WebPort | None = None
-        self._warm = 0  # the generation whose index is loaded
-        self._generations: list[tuple[int, GenerationState]] = []  # of the last round
-        self._snapshotted = 0  # the watermark of the snapshot before: an index in use is no farther behind
-        self._keeper = threading.Thread(target=self._keep_index, name="index-keeper", daemon=True)
 
     @property
     def port(self) -> int | None:
@@ -124,7 +109,7 @@ class Node:
             with Lock(config.root / RECEIVING, "a process of an earlier run that receives", wait_s=RECEIVED_S):
                 pass  # it may be between the rename of a file and its row
         # Alone, the lock says that nothing is arriving; what other nodes are receiving is younger than the default.
-        self._sweep(SWEEP_AGE_S if config.storage.shared else 0.0)
+        sweep(self._store, SWEEP_AGE_S if config.storage.shared else 0.0)
         generation = models.ensure_live(self._store, config.models.folder)
         self._roi = RoiProcess(
             RoiSettings(
@@ -187,12 +172,13 @@ class Node:
         beside = config.dimse.receivers - 1
         annexes = Annexes(config, beside, hearers) if beside else None
         self._receiver = Receiver(config, certificates, store, find, others, contacts.heard, self._auditor, annexes)
+        self._keeper = IndexKeeper(self._store, self._roi, shared=config.storage.shared, chores=self._chores())
         self._upkeep = Keeper(self._store, config.storage, config.retention, self._auditor)
         if config.web.enabled:
             explainer = Explainer(self._store, self._roi, config.query)
             asking = Queries(answer, self._questions.ask, explainer)
             checks = {
-                "index": self._is_indexed,
+                "index": self._keeper.is_current,
                 "query_model": lambda: self._roi.alive,
                 "storage": self._store.files.is_there,
             }
@@ -201,14 +187,22 @@ class Node:
         self._metrics.watch(Gauges(self._store, config, lambda: self._receiver.associations, self._trail))
         self._begin()
 
+    def _chores(self) -> dict[int, Callable[[], None]]:
+        """What is done once, a while after the start."""
+
+        def sweep_late() -> None:
+            with suppress(StorageError):  # the next start tries again
+                sweep(self._store, SWEEP_AGE_S)
+
+        def start_scribe() -> None:
+            with suppress(OSError):  # no room for a process: it is tried again when it is needed
+                self._scribe.start()
+
+        return {SCRIBE_AFTER: start_scribe} | ({SWEEP_AFTER: sweep_late} if self._config.storage.shared else {})
+
     def _on_arrival(self) -> None:
         self._metrics.received()
         self._pool.wake()
-
-    def _is_indexed(self) -> bool:
-        """Whether the index of the live generation is loaded."""
-        live = self._store.generations.live()
-        return live is not None and live.id == self._warm
 
     def _begin(self) -> None:
         logging.getLogger().addHandler(self._counting)
@@ -248,7 +242,7 @@ class Node:
         self._receiver.stop()
         if self._web is not None:
             self._web.stop()
-        self._stopping.set()
+        self._keeper.halt()
         self._questions.stop()
         self._commitment.stop()
         self._deliveries.stop()
@@ -258,119 +252,9 @@ class Node:
         self._roi.stop()
         self._questions.join()  # what it waits for has ended
         self._upkeep.stop()
-        self._keeper.join()
-        self._take_up()
-        self._snapshot()
+        self._keeper.stop()
         self._auditor.stop()
         self._trail.close()
         logging.getLogger().removeHandler(self._counting)
         self._store.close()
-        if self._writes_snapshots:
-            self._snapshots.__exit__(None, None, None)
         self._locks.close()
-
-    def _keep_index(self) -> None:
-        rounds = 0
-        while not self._stopping.wait(REFRESH_S):
-            self._take_up()
-            self._run_errands()
-            rounds += 1
-            if rounds == SCRIBE_AFTER:
-                with suppress(OSError):  # no room for a process: it is tried again when it is needed
-                    self._scribe.start()
-            if rounds % CALIBRATE_EVERY == 0:
-                self._calibrate()
-            if rounds % SNAPSHOT_EVERY == 0:
-                self._snapshot()
-            if rounds == SWEEP_AFTER and self._config.storage.shared:
-                with suppress(StorageError):  # the next start tries again
-                    self._sweep(SWEEP_AGE_S)
-
-    def _take_up(self) -> None:
-        try:
-            live = self._store.generations.live()
-            if live is not None and live.id != self._warm:
-                self._store.vectors.warm(live.id)
-                self._warm = live.id
-                self._roi.settle(self._store.root / live.model.path)
-            self._forget()
-            self._store.vectors.refresh()
-            self._store.vectors.improve()
-        except Exception as error:  # noqa: BLE001 - upkeep goes on: queries bring the index up themselves
-            logger.error("the index could not be brought up to date, the next round tries again: %s", log.frames(error))
-
-    def _forget(self) -> None:
-        """Let go of what is kept of generations that have gone: by a swap, given up, or dropped long after."""
-        generations = [(each.id, each.state) for each in self._store.generations.all()]
-        if generations != self._generations:
-            self._store.vectors.forget()
-            self._generations = generations
-
-    def _run_errands(self) -> None:
-        """What commands have asked for since the last round."""
-        for errand, work in self._errands.items():
-            try:
-                asked = self._store.errands.asked(errand)
-                if asked > self._run.setdefault(errand, self._store.errands.done(errand)):
-                    work()
-                    self._store.errands.finish(errand, asked)
-                    self._run[errand] = asked
-            except DatabaseAway:  # who takes up what is new has said so
-                return
-            except Exception as error:  # noqa: BLE001 - whoever asked gives up; the next round tries again
-                logger.error("asked to %s the index, the next round tries again: %s", errand, log.frames(error))
-
-    def _rebuild(self) -> None:
-        live = self._store.generations.live()
-        if live is not None:
-            vectors = self._store.vectors.renew(live.id)
-            self._snapshot()
-            logger.info("index of generation %d made anew from the database: %d vectors", live.id, vectors)
-
-    def _prepare(self) -> None:
-        """Load what the generation being built will need: the first question after the swap waits for nothing."""
-        building = self._store.generations.building()
-        if building is not None:
-            self._store.vectors.warm(building.id)
-            self._roi.prepare(self._store.root / building.model.path)
-
-    def _calibrate(self) -> None:
-        try:
-            live = self._store.generations.live()
-            if live is not None and calibration.due(self._store, live):
-                calibration.calibrate(self._store, live)
-        except Exception as error:  # noqa: BLE001 - the thresholds it has go on
-            logger.warning("what is unlike the archive could not be measured: %s", log.frames(error))
-
-    def _sweep(self, age_s: float) -> None:
-        """Remove what earlier processes left, but for what an import may be writing. StorageError."""
-        with ExitStack() as locks:
-            try:
-                locks.enter_context(Lock(self._config.root / IMPORTING, "an import"))
-            except DicomNodeError:
-                age_s = SWEEP_AGE_S
-            removed = self._store.sweep(age_s)
-        if removed:
-            logger.info("%d left-over files of an earlier run removed", removed)
-
-    def _may_snapshot(self) -> bool:
-        """Alone, always; of nodes that share a root, the first that asks, until it ends."""
-        if self._config.storage.shared and not self._writes_snapshots:
-            with suppress(DicomNodeError):
-                self._snapshots.__enter__()
-                self._writes_snapshots = True
-            return self._writes_snapshots
-        return True
-
-    def _snapshot(self) -> None:
-        if not self._may_snapshot():
-            return
-        try:
-            if not self._store.files.is_there():
-                raise FileError("root folder: not the one that was opened")
-            watermark = self._store.vectors.refresh()
-            self._store.vectors.snapshot()
-            self._store.vectors.prune(self._snapshotted)
-            self._snapshotted = watermark
-        except Exception as error:  # noqa: BLE001 - a snapshot is a cache
-            logger.warning("no index snapshot, it will be rebuilt from the database: %s", log.frames(error))

@@ -8,22 +8,38 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from dicomnode import log
 from dicomnode.audit.auditor import Auditor, silent
+from dicomnode.errors import DicomNodeError
+from dicomnode.locks import Lock
 from dicomnode.settings import RetentionSettings, StorageSettings
 from storage.records import StudyShare
-from storage.store import Store
+from storage.store import SWEEP_AGE_S, Store
 
 logger = logging.getLogger(__name__)
+IMPORTING = "import.lock"  # under the root, held by who takes files in without the node
 ROUND_S = 2.0  # how often the keeper looks for studies that have become complete
 RETAIN_EVERY = 30  # rounds between looks at age and quota; whenever a study becomes complete, too
 STOP_S = 10.0  # one study's deletion takes less
 JUMP_S = 5.0  # a clock that moved by so much more or less than time did was set
 LEAP_S = 3600.0  # set forward by so much, nothing is old by that clock: it may be wrong
 GIB, DAY_S = 1 << 30, 86_400.0
+
+
+def sweep(store: Store, age_s: float) -> None:
+    """Remove what earlier processes left, but for what an import may be writing. StorageError."""
+    with ExitStack() as locks:
+        try:
+            locks.enter_context(Lock(store.root / IMPORTING, "an import"))
+        except DicomNodeError:
+            age_s = SWEEP_AGE_S
+        removed = store.sweep(age_s)
+    if removed:
+        logger.info("%d left-over files of an earlier run removed", removed)
 
 
 @dataclass(frozen=True)

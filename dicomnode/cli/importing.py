@@ -8,9 +8,10 @@ from dicomnode.cli import options, output
 from dicomnode.errors import DicomNodeError
 from dicomnode.importing import Summary
 from dicomnode.locks import LOOK_S, Lock
-from dicomnode.node import IMPORTING, open_store
+from dicomnode.node import open_store
 from dicomnode.settings import Config
 from dicomnode.sources import Source
+from dicomnode.upkeep import IMPORTING
 
 RAY = "address of a Ray cluster whose workers do it, or `local` for one on this machine; needs the extra `ray`"
 

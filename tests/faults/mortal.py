@@ -70,9 +70,10 @@ def _wait_less(busy_s: str) -> None:
 
 
 def _often() -> None:
-    from dicomnode import node
+    from dicomnode import index_keeper, node
 
-    node.SNAPSHOT_EVERY, node.CALIBRATE_EVERY, node.SCRIBE_AFTER = SNAPSHOT_EVERY, CALIBRATE_EVERY, SCRIBE_AFTER
+    node.SCRIBE_AFTER = SCRIBE_AFTER
+    index_keeper.SNAPSHOT_EVERY, index_keeper.CALIBRATE_EVERY = SNAPSHOT_EVERY, CALIBRATE_EVERY
 
 
 if __name__ == "__main__":

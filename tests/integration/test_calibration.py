@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode import calibration, canaries, config, node, reindex
+from dicomnode import calibration, canaries, config, index_keeper, reindex
 from dicomnode.cli import main
 from dicomnode.errors import DicomNodeError
+from dicomnode.index_keeper import IndexKeeper
 from dicomnode.models import SLACK
-from dicomnode.node import Node
 from dicomnode.private import PatientScope
 from dicomnode.query.matching import Narrowing
 from dicomnode.query.region import RegionQuery
@@ -217,22 +217,19 @@ def test_an_archive_that_was_never_served_is_said(tmp_path: Path, capsys: pytest
 
 
 @pytest.fixture
-def running(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """The part of a node that keeps its index, without models and port."""
-    monkeypatch.setattr(node, "REFRESH_S", 0.01)
-    monkeypatch.setattr(node, "CALIBRATE_EVERY", 2)
-    monkeypatch.setattr(node, "SCRIBE_AFTER", -1)  # there is none
-    made = Node(config.load(None, {}, {"storage.root": str(tmp_path / "root")}))
-    made._store = store
-    made._roi = RoiProcess(RoiSettings(1, made._config.ingest, made._config.log, None), 1.0)
+def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[IndexKeeper]:
+    """The part of a node that keeps its index, without a model."""
+    monkeypatch.setattr(index_keeper, "REFRESH_S", 0.01)
+    monkeypatch.setattr(index_keeper, "CALIBRATE_EVERY", 2)
+    settings = Config()
+    roi = RoiProcess(RoiSettings(1, settings.ingest, settings.log, None), 1.0)
+    made = IndexKeeper(store, roi, shared=False, chores={})
     yield made
-    made._stopping.set()
-    if made._keeper.is_alive():
-        made._keeper.join()
+    made.stop()
 
 
-def test_a_running_node_measures_when_its_archive_has_grown(store: Store, running: Node) -> None:
-    running._keeper.start()
+def test_a_running_node_measures_when_its_archive_has_grown(store: Store, running: IndexKeeper) -> None:
+    running.start()
     fill(store, FILMS)
     deadline = time.monotonic() + 20
     while calibration.due(store, live(store)) and time.monotonic() < deadline:
@@ -242,7 +239,9 @@ def test_a_running_node_measures_when_its_archive_has_grown(store: Store, runnin
     assert found[str(HEART)] != GIVEN[str(HEART)]
 
 
-def test_a_node_measures_only_when_it_is_due(store: Store, running: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_measures_only_when_it_is_due(
+    store: Store, running: IndexKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(store, FILMS)
     measured = []
     calibrate = calibration.calibrate
@@ -253,7 +252,7 @@ def test_a_node_measures_only_when_it_is_due(store: Store, running: Node, monkey
 
 
 def test_a_node_that_cannot_measure_goes_on(
-    store: Store, running: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, running: IndexKeeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(store, FILMS)
 
@@ -325,35 +324,37 @@ def test_a_generation_that_is_refused_leaves_the_live_one_as_it_was(
     assert live(store).model.thresholds == {**GIVEN, SLACK: 1.0}
 
 
-def test_a_node_lets_go_of_a_generation_that_was_given_up(store: Store, running: Node, tmp_path: Path) -> None:
+def test_a_node_lets_go_of_a_generation_that_was_given_up(store: Store, running: IndexKeeper, tmp_path: Path) -> None:
     """Its index was loaded, to be ready for a swap, and written down."""
     fill(store, 3)
     building = store.generations.start(replace(live(store).model, id="another"))
-    running._take_up()
+    running.take_up()
     running._prepare()
-    running._snapshot()
+    running.snapshot()
     folder = tmp_path / "root" / "index" / str(building.id)
     assert list(folder.iterdir())
     store.generations.abandon(building.id)
     store.generations.delete(building.id)
-    running._snapshot()
-    running._take_up()
+    running.snapshot()
+    running.take_up()
     assert not folder.exists()
     assert (tmp_path / "root" / "index" / str(live(store).id)).is_dir()
 
 
-def test_a_node_lets_go_of_the_one_before_when_that_is_dropped(store: Store, running: Node, tmp_path: Path) -> None:
+def test_a_node_lets_go_of_the_one_before_when_that_is_dropped(
+    store: Store, running: IndexKeeper, tmp_path: Path
+) -> None:
     """Long after the swap, when nothing else changes."""
     fill(store, 3)
     before = live(store)
-    running._take_up()
-    running._snapshot()
+    running.take_up()
+    running.snapshot()
     store.generations.start(replace(before.model, id="another"))
     work_off(store)
     store.generations.make_live(before.id + 1)
-    running._take_up()
+    running.take_up()
     folder = tmp_path / "root" / "index" / str(before.id)
     assert list(folder.iterdir())  # it may be gone back to
     store.generations.delete(before.id)
-    running._take_up()
+    running.take_up()
     assert not folder.exists()

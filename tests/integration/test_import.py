@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicomnode import importing, node, sources
+from dicomnode import importing, sources, upkeep
 from dicomnode.cli import main
 from dicomnode.demo import films
 from dicomnode.dimse import client
@@ -147,7 +147,7 @@ def test_a_node_that_starts_while_an_import_runs_sweeps_nothing_of_it(drawn: lis
     """Between the rename of a file and its row, only the import knows of it."""
     root = tmp_path / "root"
     swept, arrived = threading.Event(), threading.Event()
-    with Store.open(root) as store, Lock(root / node.IMPORTING, "an import"):
+    with Store.open(root) as store, Lock(root / upkeep.IMPORTING, "an import"):
         importer = Importer(store, StorageSettings())
         add = store.catalog.add
 
@@ -161,17 +161,14 @@ def test_a_node_that_starts_while_an_import_runs_sweeps_nothing_of_it(drawn: lis
         thread = threading.Thread(target=lambda: outcomes.append(importer.take(Source(drawn[0]))))
         thread.start()
         assert arrived.wait(30)
-        starting = node.Node(node.Config(storage=StorageSettings(root=str(root))))
-        starting._store = store
-        starting._sweep(0.0)
+        upkeep.sweep(store, 0.0)
         swept.set()
         thread.join()
         assert outcomes == ["new"]
         assert store.check() == []
     (root / "scratch" / "left").write_bytes(b"of a dead process")
     with Store.open(root) as store:
-        starting._store = store
-        starting._sweep(0.0)
+        upkeep.sweep(store, 0.0)
     assert list((root / "scratch").iterdir()) == []
 
 
