@@ -78,6 +78,20 @@ def node_of_two(folder: Path, sink: int) -> Iterator[Archive]:
 
 
 @contextmanager
+def bare(folder: Path, sink: int) -> Iterator[Archive]:
+    """This node's way from the wire to a synced file, without header, digest and catalogue: see `benchmarks.bare`."""
+    folder.mkdir()
+    command = (peers.PYTHON, "-m", "benchmarks.bare", str(folder))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield Archive(int(process.stdout.readline()), "DICOMNODE", "DICOMNODE")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
 def storescp(folder: Path, sink: int) -> Iterator[Archive]:
     """DCMTK's receiver: a process an association, data sets written as they come, nothing synced or catalogued."""
     folder.mkdir()
@@ -100,6 +114,7 @@ def pynetdicom_storescp(folder: Path, sink: int) -> Iterator[Archive]:
 RECEIVERS: dict[str, Start] = {
     OURS: node,
     f"{OURS}, receivers = 2": node_of_two,
+    "its lane alone": bare,
     "Orthanc": peers.orthanc,
     "storescp, unsynced": storescp,
     "dcmqrscp, unsynced": peers.dcmqrscp,
@@ -292,7 +307,7 @@ def _table(rows: list[Row], memory: Row, files: Mapping[str, list[Path]], repeat
             "Medians (least - most); x: how many times as fast this node is.",
             f"storescu, a process an association, with its start; {counts} objects a round; {repeat} rounds in turn.",
             "TCP_NODELAY=1 for all; PDUs of 128 KiB. This node syncs file, folder and database before it answers, "
-            "Orthanc the file, the others nothing.",
+            "Orthanc the file, the others nothing. Its lane alone: file and folder synced, nothing read or catalogued.",
             "Processor: time of the receiver for an object. Memory: PSS at rest -> at most. Of this node both are "
             "those of the process that receives.",
         ),
