@@ -25,7 +25,8 @@ JOBS ?= 2
 test: install
 	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadscope
 
-# The tests of nodes again, each archive on PostgreSQL (DATABASE=pgvector: with the index in the database too).
+# The tests of nodes again, each archive on PostgreSQL (DATABASE=pgvector: with the index in the database too), but for those
+# that choose their databases themselves and run on each in `make test`.
 DATABASE ?= postgresql
 TESTS ?= tests/integration tests/acceptance
 test-postgresql: install

@@ -50,6 +50,15 @@ def dcmtk() -> Path:
     return Path(str(found)).parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where all archives are to be elsewhere, leave out tests that choose their databases."""
+    if os.environ.get(databases.VARIABLE, "") in ("", "sqlite"):
+        return
+    own = [item for item in items if item.get_closest_marker(databases.OWN)]
+    config.hook.pytest_deselected(items=own)
+    items[:] = [item for item in items if item not in set(own)]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _archives_on_postgresql() -> Iterator[None]:
     """Where DICOMNODE_TEST_DATABASE says so; see `make test-postgresql`."""

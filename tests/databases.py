@@ -14,6 +14,7 @@ from tests import postgresql
 from tests.postgresql import Cluster
 
 VARIABLE = "DICOMNODE_TEST_DATABASE"  # postgresql or pgvector: archives under a root get a database there; else SQLite
+OWN = "own_database"  # marks tests that choose their databases themselves: they run once, on all of them
 PROGRAMS = {"postgresql": postgresql.plain, "pgvector": postgresql.with_pgvector}
 
 
@@ -43,6 +44,11 @@ def environment(root: str | Path | None) -> dict[str, str]:
         return {}
     engine = {"DICOMNODE_QUERY__ENGINE": "pgvector"} if _elsewhere.engine == "pgvector" else {}
     return {"DICOMNODE_STORAGE__URL": _elsewhere.url(Path(root))} | engine
+
+
+def url(root: Path) -> str:
+    """The database of a root, for a process that is told by its settings; empty on SQLite."""
+    return _elsewhere.url(root) if _elsewhere is not None else ""
 
 
 def environment_of(arguments: Sequence[str]) -> dict[str, str]:

@@ -114,3 +114,23 @@ def dicomnode(*arguments: str | Path, check: bool = True, timeout: float = 300.0
 def answered(*arguments: str | Path) -> Any:
     """The JSON document that a command prints."""
     return json.loads(dicomnode(*arguments, "--json").stdout)
+
+
+@contextmanager
+def running_command(*arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
+    """A command, with --json, in a process group of its own; killed with all it started, if left running."""
+    words = [sys.executable, "-m", "dicomnode", *map(str, arguments), "--json"]
+    process = subprocess.Popen(
+        words,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | databases.environment_of(words),
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

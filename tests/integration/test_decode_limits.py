@@ -23,6 +23,7 @@ from dicomnode.workers.roi import RoiProcess, RoiSettings
 from encoder.pipeline import SHIPPED
 from storage.records import Unindexed
 from storage.store import Store
+from tests import databases
 from tests.integration import archives
 from tests.integration.crashing import POISON
 
@@ -127,7 +128,7 @@ def indexed_by(store: Store, folder: Path) -> int:
         started.append(Child("tests.integration.crashing", plan))
         return started[-1]
 
-    pool = Pool(store, IndexerPlan(folder, "", "test", ingest, LogSettings()), 1, start)
+    pool = Pool(store, IndexerPlan(folder, databases.url(folder), "test", ingest, LogSettings()), 1, start)
     pool.start()
     most, deadline = 0, time.monotonic() + 120
     try:

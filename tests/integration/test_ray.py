@@ -3,12 +3,9 @@
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -32,24 +29,6 @@ FILMS, OBJECTS = 6, 320
 def ray() -> None:
     if importlib.util.find_spec("ray") is None:
         missing_program("Ray is not installed")
-
-
-@contextmanager
-def command(*arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
-    """A command in a process group of its own; killed with its cluster if the test leaves it running."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dicomnode", *map(str, arguments), "--json"],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def workers(process: "subprocess.Popen[str]", name: str) -> list[psutil.Process]:
@@ -94,7 +73,7 @@ def test_reindexing_on_a_cluster_gives_the_same_vectors_though_a_worker_is_kille
         assert all(sent.ok for sent in client.send(node.peer, drawn))
         nodes.dicomnode("wait", "--root", root, "--timeout", "200")
         again = ("reindex", "--root", root, "--ray", "local", "--workers", "2", "--throttle", "1")
-        with command(*again) as process:
+        with nodes.running_command(*again) as process:
             wait_for(process, lambda: (new := store.generations.building()) and store.jobs.counts(new.id).indexed)
             before = workers(process, "Encoder")
             assert len(before) == 2
@@ -127,7 +106,7 @@ def test_importing_on_a_cluster_is_complete_though_a_worker_is_killed(ray: None,
         dataset.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
     root = tmp_path / "root"
     with Store.open(root) as store:
-        with command("import", "--root", root, folder, "--ray", "local", "--workers", "2") as process:
+        with nodes.running_command("import", "--root", root, folder, "--ray", "local", "--workers", "2") as process:
             wait_for(process, lambda: store.catalog.count() > 5)
             assert store.catalog.count() < OBJECTS, "it ended before it could be killed"
             workers(process, "Taker")[0].kill()

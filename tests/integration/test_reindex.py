@@ -1,14 +1,11 @@
 """An archive encoded again while its node answers: both generations fed, paced, verified, swapped, taken back."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,19 +74,9 @@ class Archive:
         identifier = request.by_box(uid, "1.2.840.10008.5.1.4.1.1.1.1", BOX, Keys(matches=5))
         return [request.read_hit(match) for match in client.find(self.node.peer, identifier)]
 
-    @contextmanager
-    def reindexing(self, *flags: str) -> Iterator["subprocess.Popen[str]"]:
-        """The command in a process group of its own; killed if the test leaves it running."""
-        command = [sys.executable, "-m", "dicomnode", "reindex", "--root", str(self.root), "--json", *ONE, *flags]
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    def reindexing(self, *flags: str) -> AbstractContextManager["subprocess.Popen[str]"]:
+        """The command, running."""
+        return nodes.running_command("reindex", "--root", self.root, *ONE, *flags)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from tests.integration import asking
 from tests.raw import wait_until
 from tests.unit.encoder import small
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.own_database, pytest.mark.timeout(600)]
 FILMS, KILLS, SEED = 24, 4, 6
 MEMBERS = {"north": "serve", "south": "serve", "red": "work", "blue": "work"}
 

@@ -18,6 +18,7 @@ from storage.store import Store
 from tests import nodes
 from tests.integration import archives, asking
 
+pytestmark = pytest.mark.own_database  # SQLite's; PostgreSQL's copies: tests/integration/storage
 Run = tuple[int, str, str]
 
 

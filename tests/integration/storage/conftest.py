@@ -10,6 +10,14 @@ from storage.store import Store
 from tests.integration.storage.building import ON_POSTGRESQL, Bench
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them choose theirs."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.own_database)
+
+
 @pytest.fixture(params=["sqlite", ON_POSTGRESQL])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A place for stores, on each database; of "pgvector" with indexes that are the database's, for who asks for it."""
