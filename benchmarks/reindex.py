@@ -120,7 +120,7 @@ def _reindexing(root: Path, throttle: str) -> Iterator["subprocess.Popen[str]"]:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            process.communicate()
 
 
 def _ended(store: Store) -> int:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dicomnode.attributes import header, part10
+from dicomnode.attributes.extents import Buffer
 from dicomnode.errors import DecodeError, InvalidInstance, PatientConflict
 from dicomnode.pixels import headers
 from dicomnode.settings import StorageSettings
@@ -130,8 +131,8 @@ def new_instance(scratch: Scratch, head: part10.Head | None, source: str | None)
     return header.new_instance(dataset, syntax, source)
 
 
-def begun(part: bytes, head: part10.Head, source: str | None) -> Begun | None:
-    """What a file says whose first `part` has arrived; None where that has to wait for all of it. InvalidInstance."""
+def begun(part: Buffer, head: part10.Head, source: str | None) -> Begun | None:
+    """What a data set says of which the first `part` has come; None where that has to wait for all. InvalidInstance."""
     found = headers.begun(part, head)
     if found is None:
         return None

@@ -25,7 +25,7 @@ from storage.files import Scratch
 from storage.records import NewInstance
 
 STORAGE_CLASSES = frozenset(contexts.STORAGE_CLASSES)
-EARLY = 128 << 10  # bytes of a file in which a header is looked for, while its sender is busy with the rest
+EARLY = 64 << 10  # bytes of a data set in which a header is looked for, while its sender is busy with the rest
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _Received:
         self._head = part10.Head(request.sop_class_uid, request.sop_instance_uid, sender.transfer_syntax_uid, len(head))
         self._begun: Begun | None = None
         self._ahead: tuple[bytes, ...] = (head,)  # written with the first of the data set
-        self._part: bytearray | None = bytearray(head)  # how the file begins, until the header has been looked for
+        self._part: bytearray | None = bytearray()  # how the data set begins, until the header has been looked for
 
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Take what came. After a failure the rest is read off the wire and dropped."""
@@ -130,11 +130,17 @@ class _Received:
             self._failure = error
 
     def _look(self, part: bytearray, pieces: Sequence[memoryview]) -> None:
+        if not part and pieces and len(pieces[0]) >= EARLY:  # no copy of what lies in one piece
+            self._read(pieces[0])
+            return
         for piece in pieces:
             part += piece[: EARLY - len(part)]
         if len(part) >= EARLY:
-            self._part = None
-            self._begun = begun(bytes(part), self._head, self._sender.calling)
+            self._read(memoryview(part))
+
+    def _read(self, part: memoryview) -> None:
+        self._part = None
+        self._begun = begun(part, self._head, self._sender.calling)
 
     def end(self) -> tuple[int, str]:
         """0x0000 only when the instance is durable and catalogued."""

@@ -71,19 +71,19 @@ class Begun:
     least: int  # bytes; with fewer it ends in its pixel data
 
 
-def begun(part: bytes, head: part10.Head) -> Begun | None:
-    """The `header` of a file of which the first `part` is there. None while that cannot be told; then `header` will."""
+def begun(part: Buffer, head: part10.Head) -> Begun | None:
+    """The `header` of a file from the first `part` of its data set. None while that cannot be told; `header` will."""
     syntax = UID(head.transfer_syntax_uid)
     if syntax.is_deflated:
         return None
     try:
         with quiet_pydicom():
             encoding = Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
-            collected = _Collected(_Content(part, head.size, encoding, is_whole=False))
+            collected = _Collected(_Content(part, 0, encoding, is_whole=False))
             dataset = collected.header()
     except (DecodeError, *_MALFORMED):
         return None
-    return None if collected.end is None else Begun(dataset, collected.end)
+    return None if collected.end is None else Begun(dataset, head.size + collected.end)
 
 
 def document(path: Path) -> Dataset:
