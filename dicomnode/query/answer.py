@@ -1,13 +1,13 @@
 """An Answer in, C-FIND response identifiers out: the requested keys of each hit's image, and the private block."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 
 from dicomnode import private
+from dicomnode.attributes import elements
 from dicomnode.query import identifiers
 from dicomnode.query.search import RANKED_LOCALLY, WARNINGS, Answer, Hit
 from dicomnode.sr import writer
@@ -29,10 +29,7 @@ class Similar:
 
     def encoded(self, *, implicit_vr: bool = False) -> bytes:
         """The identifier in Explicit or Implicit VR Little Endian."""
-        buffer = DicomBytesIO()
-        buffer.is_little_endian, buffer.is_implicit_VR = True, implicit_vr
-        write_dataset(buffer, self.identifier)
-        return bytes(buffer.getvalue())
+        return elements.encoded(self.identifier, implicit_vr=implicit_vr)
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class Reported:
     tracking_uid: str = ""  # of the group in a result SR; empty: there is none
 
 
+READ_AT_ONCE = 100  # hits whose images are looked up together
 MAXIMUM_WARNING = 64  # Query Warning is LO: characters of one value, PS3.5 6.2
 
 
@@ -70,9 +68,8 @@ def reported(answer: Answer) -> Iterator[Reported]:
 
 def identifiers_of(hits: Iterable[Reported], asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
     """One Pending identifier for each hit, in order: IMAGE level, rank, score, matched ROI, warnings."""
-    image = identifiers.of_instances(catalog, asked, retrieve_ae)
-    for hit in hits:
-        identifier = image(hit.instance.sop_instance_uid)
+    images = identifiers.of_instances(catalog, asked, retrieve_ae)
+    for hit, identifier in _with_images(hits, images):
         private.write_response(
             identifier,
             private.ResponseKeys(
@@ -84,6 +81,16 @@ def identifiers_of(hits: Iterable[Reported], asked: Dataset, catalog: Catalog, r
             ),
         )
         yield identifier
+
+
+def _with_images(
+    hits: Iterable[Reported], images: Callable[[Sequence[str]], list[Dataset]]
+) -> Iterator[tuple[Reported, Dataset]]:
+    """Each hit with the identifier of its image: the first at once, the rest many at a time."""
+    rest, size = iter(hits), 1
+    while some := list(islice(rest, size)):
+        yield from zip(some, images([hit.instance.sop_instance_uid for hit in some]), strict=True)
+        size = READ_AT_ONCE
 
 
 def warning_of(answer: Answer, hit: Hit) -> str:

@@ -4,7 +4,7 @@ A Match is plain values. `dataset()` makes the pydicom Dataset of it; `encoded()
 Dataset would become, some ten times faster, for who writes to a socket.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -33,7 +33,7 @@ from dicomnode.query import matching
 from dicomnode.query.keys import UNIQUE_KEYS, Level, Model
 from dicomnode.query.matching import QUERY_RETRIEVE_LEVEL, Query, Wanted
 from storage.catalog import COUNTS, EXTRAS, UIDS, Catalog
-from storage.records import Condition, Equals, Row
+from storage.records import AnyOf, Condition, Equals, Row
 
 RETRIEVE_AE_TITLE: Final = Tag(0x0008, 0x0054)
 INSTANCE_AVAILABILITY: Final = Tag(0x0008, 0x0056)
@@ -125,22 +125,23 @@ def _compared(catalog: Catalog, query: Query, responder: "_Responder") -> Iterat
                 yield match
 
 
-def of_instances(catalog: Catalog, asked: Dataset, retrieve_ae: str) -> Callable[[str], Dataset]:
-    """SOP Instance UID -> the IMAGE level identifier of that instance, with the keys of `asked`; what they match is
-    not compared again.
+def of_instances(catalog: Catalog, asked: Dataset, retrieve_ae: str) -> Callable[[Sequence[str]], list[Dataset]]:
+    """SOP Instance UIDs -> the IMAGE level identifier of each, in their order, with the keys of `asked`; what they
+    match is not compared again.
 
-    Raises IdentifierError; what is returned, ImageNotStored when the instance is gone.
+    Raises IdentifierError; what is returned, ImageNotStored when an instance is gone.
     """
     responder = _Responder(catalog, matching.parse(asked, Model.PATIENT_ROOT, relational=True), retrieve_ae)
-    wanted = responder.columns
+    wanted = responder.columns | {"sop_instance_uid"}
 
-    def identifier(sop_instance_uid: str) -> Dataset:
-        row = next(iter(catalog.find("IMAGE", [Equals("sop_instance_uid", sop_instance_uid)], wanted=wanted)), None)
-        if row is None:
+    def identifiers(uids: Sequence[str]) -> list[Dataset]:
+        some = AnyOf("sop_instance_uid", tuple(dict.fromkeys(uids)))
+        rows = {row["sop_instance_uid"]: row for row in catalog.find("IMAGE", [some], wanted=wanted)}
+        if any(uid not in rows for uid in uids):
             raise ImageNotStored("image is no longer stored")
-        return responder.unchecked(row).dataset()
+        return [responder.unchecked(rows[uid]).dataset() for uid in uids]
 
-    return identifier
+    return identifiers
 
 
 class _Responder:

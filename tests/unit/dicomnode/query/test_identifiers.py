@@ -261,10 +261,10 @@ def test_one_instance_is_answered_with_the_keys_asked_for(store: Store) -> None:
     row = store.catalog.instance("1.2.3.1.1.2")
     assert row is not None
     identifier = asked("IMAGE", PatientID="", StudyDate="", PatientSex="M")  # what it matches is not asked again
-    found = identifiers.of_instances(store.catalog, identifier, "NODE")(row.sop_instance_uid)
+    (found,) = identifiers.of_instances(store.catalog, identifier, "NODE")([row.sop_instance_uid])
     assert (found.SOPInstanceUID, found.PatientID, found.StudyDate) == ("1.2.3.1.1.2", "P1", "20200131")
     with pytest.raises(ImageNotStored):
-        identifiers.of_instances(store.catalog, identifier, "NODE")("1.2.3.4.5")
+        identifiers.of_instances(store.catalog, identifier, "NODE")(["1.2.3.4.5"])
 
 
 def test_a_refusal_comes_before_the_first_response(store: Store) -> None:
