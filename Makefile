@@ -42,25 +42,27 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Each writes its tables into docs/performance.md, with the machine and the versions; INTO=PATH for another document.
+INTO ?= docs/performance.md
 bench: install
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --into $(INTO)
 
 # Queries and retrieval against Orthanc, DCMTK's dcmqrscp and pynetdicom's qrscp, as far as they are installed.
 bench-dimse: install
-	$(BIN)/python -m benchmarks dimse
+	$(BIN)/python -m benchmarks dimse --into $(INTO)
 
 # Questions from a viewer, pages, pictures and DICOMweb, against Orthanc with its plugin where that is installed.
 bench-web: install
-	$(BIN)/python -m benchmarks web
+	$(BIN)/python -m benchmarks web --into $(INTO)
 
 # C-STORE against Orthanc, DCMTK's storescp and dcmqrscp, and pynetdicom's storescp, as far as they are installed.
 bench-store: install
-	$(BIN)/python -m benchmarks store
+	$(BIN)/python -m benchmarks store --into $(INTO)
 
 # Starting, asking and keeping at 10 thousand to 3 million regions: long, gigabytes of disk. REGIONS=100000 for less.
 REGIONS ?= 3000000
 bench-scale: install
-	$(BIN)/python -m benchmarks scale --regions $(REGIONS) --markdown build/scale.md --plot build/growth.png
+	$(BIN)/python -m benchmarks scale --regions $(REGIONS) --into $(INTO) --plot docs/pictures/growth.png
 
 # What npm installs is for tests alone; without it they are skipped.
 peers:

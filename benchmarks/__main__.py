@@ -2,14 +2,27 @@
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dimse, documents, index, ingest, pgvector, query, reindex, scale, sizing, steps, store, web
+from benchmarks import (
+    dimse,
+    documents,
+    index,
+    ingest,
+    machine,
+    pgvector,
+    query,
+    reindex,
+    scale,
+    sizing,
+    steps,
+    store,
+    web,
+)
 from benchmarks.tables import Table
 
 ALL: dict[str, Callable[[int], Any]] = {
@@ -31,11 +44,11 @@ LONG = {"scale"}  # only when named: long, and gigabytes of disk
 def main() -> None:
     """Run what is named, all by default."""
     arguments = _arguments()
-    machine = {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    results: dict[str, Any] = {"machine": machine}
+    results: dict[str, Any] = {"machine": machine.note()}
     tables: dict[str, Table] = {}
     for name in arguments.names or [name for name in ALL if name not in LONG]:
         tables[name] = _run(name, arguments)
+        tables[name] = replace(tables[name], notes=(*tables[name].notes, machine.note()))
         results[name] = tables[name].values
         tables[name].show(name)
     _write(arguments.json, json.dumps(results, indent=2))

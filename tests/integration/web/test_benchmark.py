@@ -1,6 +1,7 @@
 """The benchmark of the viewer path asks what it says it asks, on a small scale and without models."""
 
 from io import BytesIO
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pydicom import dcmread
 
 from benchmarks import documents, objects
+from benchmarks.__main__ import ALL
 from benchmarks.tables import Table
 from benchmarks.web import asker, reports, saving, search, series
 from benchmarks.web.archives import WebArchive, dicomnode
@@ -79,3 +81,9 @@ def test_a_document_is_filled_between_its_marks_only():
     assert filled == f"Before.\n<!-- begin web -->\n{table.markdown()}<!-- end web -->\nAfter.\n"
     with pytest.raises(documents.NoSection, match="dimse"):
         documents.filled(document, {"dimse": table})
+
+
+def test_every_benchmark_has_its_place_in_the_document():
+    page = Path(documents.__file__).parent.parent / "docs" / "performance.md"
+    table = Table(("a", "b"), (("1", "2"),))
+    assert documents.filled(page.read_text(encoding="utf-8"), dict.fromkeys(ALL, table)).count("| 1 | 2 |") == len(ALL)
