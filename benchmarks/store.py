@@ -309,7 +309,7 @@ def _table(rows: list[Row], memory: Row, files: Mapping[str, list[Path]], repeat
             "TCP_NODELAY=1 for all; PDUs of 128 KiB. This node syncs file, folder and database before it answers, "
             "Orthanc the file, the others nothing. Its lane alone: file and folder synced, nothing read or catalogued.",
             "Processor: time of the receiver for an object. Memory: PSS at rest -> at most. Of this node both are "
-            "those of the process that receives.",
+            "those of the process that listens; with two that receive the other one's are not in them.",
         ),
         {
             row.measure.name: {"values": row.values, "remarks": row.remarks, "processor_ms": row.processor_ms}
