@@ -4,11 +4,14 @@ Written: SCT and 99RMIR only. Read: SCT, the retired SNOMED-RT designators, long
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from dicomnode.attributes import plain
+from dicomnode.attributes.plain import Element, Item, element, sequence
 from encoder.anatomy import VOCABULARY, Anatomy, Laterality
 
 
@@ -71,21 +74,26 @@ SCHEME: Final = "99RMIR"
 _SCHEME_UID: Final = "2.25.108343780304381895315964210593878340224"
 
 
-def code_item(code: Code) -> Dataset:
+@lru_cache(maxsize=1024)
+def coded(code: Code) -> Item:
     """The code as an item of a code sequence (PS3.3 8.8 Code Sequence Macro)."""
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme
-    item.CodeMeaning = code.meaning
-    return item
+    return (
+        element("CodeValue", code.value),
+        element("CodingSchemeDesignator", code.scheme),
+        element("CodeMeaning", code.meaning),
+    )
+
+
+def code_item(code: Code) -> Dataset:
+    """`coded` as pydicom holds it."""
+    return plain.dataset(coded(code))
 
 
 def read_code(item: Dataset) -> Code | None:
     """The code in a code item, with retired designators brought up to date; None when it holds no code."""
     value = _text(item, "CodeValue") or _text(item, "LongCodeValue")
     scheme = _text(item, "CodingSchemeDesignator").upper()
-    urn = _text(item, "URNCodeValue")
-    if not value and urn:
+    if not value and (urn := _text(item, "URNCodeValue")):
         scheme, value = _from_urn(urn, scheme)
     if not value:
         return None
@@ -134,23 +142,27 @@ def region_item(anatomy: Anatomy) -> Dataset:
     return item
 
 
-def site_items(anatomy: Anatomy) -> Dataset:
+def content(relationship: str, value_type: str, concept: Code, *more: Element) -> Item:
+    """A content item (PS3.3 C.17.3) with the elements of its value."""
+    return plain.item(
+        element("RelationshipType", relationship),
+        element("ValueType", value_type),
+        sequence("ConceptNameCodeSequence", coded(concept)),
+        *more,
+    )
+
+
+@lru_cache(maxsize=256)
+def coded_content(concept: Code, value: Code, relationship: str, *below: Item) -> Item:
+    """A CODE content item (PS3.3 C.17.3), and the content items below it."""
+    children = [sequence("ContentSequence", *below)] if below else []
+    return content(relationship, "CODE", concept, sequence("ConceptCodeSequence", coded(value)), *children)
+
+
+def site_content(anatomy: Anatomy) -> Item:
     """A Finding Site content item: CODE by HAS CONCEPT MOD, with laterality and topography below (TID 1410)."""
-    site = coded_content(FINDING_SITE, anatomy_code(anatomy), "HAS CONCEPT MOD")
-    modifiers = [coded_content(concept, value, "HAS CONCEPT MOD") for concept, value in _modifiers(anatomy)]
-    if modifiers:
-        site.ContentSequence = modifiers
-    return site
-
-
-def coded_content(concept: Code, value: Code, relationship: str) -> Dataset:
-    """A CODE content item (PS3.3 C.17.3)."""
-    item = Dataset()
-    item.RelationshipType = relationship
-    item.ValueType = "CODE"
-    item.ConceptNameCodeSequence = [code_item(concept)]
-    item.ConceptCodeSequence = [code_item(value)]
-    return item
+    modifiers = (coded_content(concept, value, "HAS CONCEPT MOD") for concept, value in _modifiers(anatomy))
+    return coded_content(FINDING_SITE, anatomy_code(anatomy), "HAS CONCEPT MOD", *modifiers)
 
 
 def read_site(item: Dataset, beside: Iterable[Dataset] = ()) -> tuple[Anatomy, ...]:

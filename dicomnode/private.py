@@ -18,6 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.values import convert_value
 
+from dicomnode.attributes import plain
 from dicomnode.codes import in_order, read_site
 from dicomnode.errors import IdentifierError, RoiError
 from dicomnode.quiet import quiet_pydicom
@@ -26,6 +27,7 @@ from encoder.anatomy import Anatomy
 
 CREATOR: Final = "REGIONMIR 1.0"
 GROUP: Final = 0x0099
+FIRST_BLOCK: Final = 0x10  # that an answer reserves
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -182,16 +184,22 @@ def write_request(identifier: Dataset, keys: QueryKeys, anatomic_region: Dataset
     _write(identifier, values)
 
 
-def write_response(identifier: Dataset, keys: ResponseKeys) -> None:
-    """Reserve the block in one answer and put score, rank, generation, matched ROI and any warning in."""
-    values: dict[Element, Any] = {
-        Element.SIMILARITY_SCORE: float(keys.score),
-        Element.RANK: keys.rank,
-        Element.GENERATION: keys.generation,
-        Element.MATCHED_ROI: [keys.matched_roi],
-        Element.WARNING: keys.warning or None,
+def response(*, score: float, rank: int, generation: str, matched_roi: plain.Item, warning: str = "") -> plain.Item:
+    """The block of one answer, as `ResponseKeys` says; no warning is no element."""
+    values: dict[Element, str] = {
+        Element.SIMILARITY_SCORE: repr(float(score)),
+        Element.RANK: str(rank),
+        Element.GENERATION: generation,
     }
-    _write(identifier, values)
+    told = [_told_as(element, (value,)) for element, value in values.items()]
+    told.append(_told_as(Element.MATCHED_ROI, (), (matched_roi,)))
+    if warning:
+        told.append(_told_as(Element.WARNING, (warning,)))
+    return plain.Element(Tag(GROUP, FIRST_BLOCK), "LO", (CREATOR,)), *told
+
+
+def _told_as(element: Element, values: tuple[str, ...], items: tuple[plain.Item, ...] = ()) -> plain.Element:
+    return plain.Element(_tag(FIRST_BLOCK, element), TABLE[element].vr, values, items)
 
 
 def read_response(identifier: Dataset) -> ResponseKeys | None:

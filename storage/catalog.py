@@ -3,13 +3,13 @@
 Who adds and reads comes here; arrivals.py has the statements of adding. What a column means is in records.py.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Connection, Select, bindparam, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from storage.arrivals import PATIENT_KEY, Arrivals
@@ -47,6 +47,8 @@ UIDS: dict[Level, tuple[str, ...]] = {  # what identifies a row of a level, and 
 }
 
 _NEWEST = (STUDY.c.study_date.desc().nulls_last(), STUDY.c.study_time.desc().nulls_last())
+_BY_UID = INSTANCE_ROW.where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
+_BY_ID = INSTANCE_ROW.where(INSTANCE.c.id == bindparam("id"))
 _ACTIVE = Prepared(select(GENERATION.c.id).where(or_(*(GENERATION.c.state == state for state in ACTIVE))))
 
 
@@ -130,11 +132,18 @@ class Catalog:
         )
         return self._stream(query, names)
 
-    def _stream(self, query: Select[Any], names: Sequence[str]) -> Iterator[Row]:
+    def images(self, sop_instance_uids: Sequence[str], wanted: Collection[str]) -> Iterator[Row]:
+        """The IMAGE rows of these UIDs, some thousands at most, that there are, in no order; `wanted` as in `find`."""
+        query, names = _images(frozenset(wanted))
+        return self._stream(query, names, {"uids": list(sop_instance_uids)})
+
+    def _stream(
+        self, query: Select[Any], names: Sequence[str], asked: Mapping[str, Any] | None = None
+    ) -> Iterator[Row]:
         lists = [name for name in names if name in LISTS]
         with self._database.reading() as connection:
             streaming = connection.execution_options(stream_results=True, yield_per=PAGE)
-            with streaming.execute(query) as result:  # closed too when the reader stops early
+            with streaming.execute(query, asked) as result:  # closed too when the reader stops early
                 for values in result:
                     row = dict(zip(names, values, strict=True))
                     for name in lists:
@@ -149,16 +158,16 @@ class Catalog:
 
     def instance(self, sop_instance_uid: str) -> InstanceRow | None:
         """The instance of that UID, or None."""
-        return self._one(INSTANCE_ROW.where(INSTANCE.c.sop_instance_uid == sop_instance_uid))
+        return self._one(_BY_UID, {"uid": sop_instance_uid})
 
     def by_id(self, instance_id: int) -> InstanceRow | None:
         """The instance of that row id, or None."""
-        return self._one(INSTANCE_ROW.where(INSTANCE.c.id == instance_id))
+        return self._one(_BY_ID, {"id": instance_id})
 
-    def _one(self, query: Select[Any]) -> InstanceRow | None:
+    def _one(self, query: Select[Any], values: Mapping[str, Any]) -> InstanceRow | None:
         with self._database.reading() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else InstanceRow(**row)
+            row = connection.execute(query, values).one_or_none()
+        return None if row is None else InstanceRow(*row)
 
     def count(self) -> int:
         """How many instances there are."""
@@ -251,6 +260,14 @@ def _names(level: Level, wanted: Collection[str] | None) -> list[str]:
     if unknown := set(wanted).difference(possible):
         raise KeyError(f"no such column at level {level}: {', '.join(sorted(unknown))}")
     return [name for name in possible if name in wanted or name in UIDS[level]]
+
+
+@lru_cache(maxsize=64)
+def _images(wanted: frozenset[str]) -> tuple[Select[Any], list[str]]:
+    """Made once for the same columns, as making it costs as much as running it; and their names."""
+    names = _names("IMAGE", wanted)
+    of = INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+    return select(*(_selected("IMAGE", name) for name in names)).select_from(joined(LEVELS)).where(of), names
 
 
 def _selected(level: Level, name: str) -> ColumnElement[Any]:

@@ -16,6 +16,7 @@ from storage.schema import GENERATION, INSTANCE, JOB, REGION, VECTOR
 
 BATCH = 2_000  # regions deleted in one transaction: short, because the receiver waits for it
 
+_LIVE = select(GENERATION).where(GENERATION.c.state == "live")
 _FINISHED = ("indexed", "not_indexable", "failed")
 
 
@@ -30,8 +31,9 @@ class Generations:
 
     def live(self) -> Generation | None:
         """The generation that answers queries; None before the first start."""
-        found = self._select(GENERATION.c.state == "live")
-        return found[0] if found else None
+        with self._database.reading() as connection:
+            row = connection.execute(_LIVE).mappings().one_or_none()
+        return None if row is None else _generation(row)
 
     def building(self) -> Generation | None:
         """The generation that a reindex is filling, if one is."""

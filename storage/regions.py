@@ -38,6 +38,16 @@ _DETAILS = (  # made once: making it costs as much as running it
     .where(REGION.c.id.in_(bindparam("regions", expanding=True)))
 )
 _ANY = select(REGION.c.id).where(REGION.c.generation_id == bindparam("generation")).limit(1)
+_OF_INSTANCE = (
+    select(REGION)
+    .where(REGION.c.generation_id == bindparam("generation"), REGION.c.instance_id == bindparam("instance"))
+    .order_by(REGION.c.anatomy)
+)
+_VECTOR_OF = (
+    select(GENERATION.c.projections, VECTOR.c.projection, VECTOR.c.data)
+    .select_from(REGION.join(GENERATION).join(VECTOR))
+    .where(REGION.c.id == bindparam("region"))
+)
 
 
 class Regions:
@@ -48,23 +58,14 @@ class Regions:
 
     def of_instance(self, generation_id: int, instance_id: int) -> list[Region]:
         """The instance's regions in that generation, by anatomy."""
-        query = (
-            select(REGION)
-            .where(REGION.c.generation_id == generation_id, REGION.c.instance_id == instance_id)
-            .order_by(REGION.c.anatomy)
-        )
+        asked = {"generation": generation_id, "instance": instance_id}
         with self._database.reading() as connection:
-            return [_region(row) for row in connection.execute(query).mappings()]
+            return [_region(row) for row in connection.execute(_OF_INSTANCE, asked).mappings()]
 
     def vector(self, region_id: int, projection: str) -> NDArray[np.float16]:
         """The stored vector: (dim,) fp16. VectorError when there is none of that region and projection."""
-        query = (
-            select(GENERATION.c.projections, VECTOR.c.projection, VECTOR.c.data)
-            .select_from(REGION.join(GENERATION).join(VECTOR))
-            .where(REGION.c.id == region_id)
-        )
         with self._database.reading() as connection:
-            for names, place, data in connection.execute(query):
+            for names, place, data in connection.execute(_VECTOR_OF, {"region": region_id}):
                 if names[place] == projection:
                     return np.frombuffer(data, STORED)
         raise VectorError(f"region {region_id} has no vector of projection {projection!r}")

@@ -7,29 +7,15 @@ from itertools import islice
 from pydicom.dataset import Dataset
 
 from dicomnode import private
-from dicomnode.attributes import elements
+from dicomnode.attributes import plain
 from dicomnode.query import identifiers
+from dicomnode.query.identifiers import Match
 from dicomnode.query.search import RANKED_LOCALLY, WARNINGS, Answer, Hit
 from dicomnode.sr import writer
 from encoder.anatomy import VOCABULARY
 from encoder.boxes import Box
 from storage.catalog import Catalog
 from storage.records import InstanceRow
-
-
-@dataclass(frozen=True)
-class Similar:
-    """One hit's response identifier, the private block in it."""
-
-    identifier: Dataset
-
-    def dataset(self) -> Dataset:
-        """The identifier as pydicom holds it."""
-        return self.identifier
-
-    def encoded(self, *, implicit_vr: bool = False) -> bytes:
-        """The identifier in Explicit or Implicit VR Little Endian."""
-        return elements.encoded(self.identifier, implicit_vr=implicit_vr)
 
 
 @dataclass(frozen=True)
@@ -66,27 +52,24 @@ def reported(answer: Answer) -> Iterator[Reported]:
         )
 
 
-def identifiers_of(hits: Iterable[Reported], asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Dataset]:
+def matches_of(hits: Iterable[Reported], asked: Dataset, catalog: Catalog, retrieve_ae: str) -> Iterator[Match]:
     """One Pending identifier for each hit, in order: IMAGE level, rank, score, matched ROI, warnings."""
     images = identifiers.of_instances(catalog, asked, retrieve_ae)
-    for hit, identifier in _with_images(hits, images):
-        private.write_response(
-            identifier,
-            private.ResponseKeys(
-                score=hit.score,
-                rank=hit.rank,
-                generation=hit.generation,
-                matched_roi=_matched(hit),
-                warning=hit.warning,
-            ),
+    for hit, image in _with_images(hits, images):
+        block = private.response(
+            score=hit.score,
+            rank=hit.rank,
+            generation=hit.generation,
+            matched_roi=_matched(hit),
+            warning=hit.warning,
         )
-        yield identifier
+        yield Match(plain.item(*image.elements, *block), image.preferred)
 
 
 def _with_images(
-    hits: Iterable[Reported], images: Callable[[Sequence[str]], list[Dataset]]
-) -> Iterator[tuple[Reported, Dataset]]:
-    """Each hit with the identifier of its image: the first at once, the rest many at a time."""
+    hits: Iterable[Reported], images: Callable[[Sequence[str]], list[Match]]
+) -> Iterator[tuple[Reported, Match]]:
+    """Each hit with the match of its image: the first at once, the rest many at a time."""
     rest, size = iter(hits), 1
     while some := list(islice(rest, size)):
         yield from zip(some, images([hit.instance.sop_instance_uid for hit in some]), strict=True)
@@ -103,8 +86,8 @@ def warning_of(answer: Answer, hit: Hit) -> str:
     return text
 
 
-def _matched(hit: Reported) -> Dataset:
-    return writer.matched_roi_item(
+def _matched(hit: Reported) -> plain.Item:
+    return writer.matched_roi(
         sop_class_uid=hit.instance.sop_class_uid,
         sop_instance_uid=hit.instance.sop_instance_uid,
         frame=None,

@@ -1,26 +1,22 @@
 """A Query and the catalogue in, response identifiers out: the requested keys of every match. PS3.4 C.4.1.1.3.2.
 
-A Match is plain values. `dataset()` makes the pydicom Dataset of it; `encoded()` writes the same bytes that such a
-Dataset would become, some ten times faster, for who writes to a socket.
+A Match is plain values: `attributes.plain`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from pydicom import config
-from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode.attributes import elements
+from dicomnode.attributes import plain
 from dicomnode.attributes.charsets import UNDECLARED, Charset, best
 from dicomnode.attributes.header import read_header
+from dicomnode.attributes.plain import Element
 from dicomnode.attributes.values import (
-    CHARSET_VRS,
-    NUMBER_FORMATS,
     SPECIFIC_CHARACTER_SET,
     charset_of,
     dictionary_vr,
@@ -33,31 +29,11 @@ from dicomnode.query import matching
 from dicomnode.query.keys import UNIQUE_KEYS, Level, Model
 from dicomnode.query.matching import QUERY_RETRIEVE_LEVEL, Query, Wanted
 from storage.catalog import COUNTS, EXTRAS, UIDS, Catalog
-from storage.records import AnyOf, Condition, Equals, Row
+from storage.records import Condition, Equals, Row
 
 RETRIEVE_AE_TITLE: Final = Tag(0x0008, 0x0054)
 INSTANCE_AVAILABILITY: Final = Tag(0x0008, 0x0056)
 _NO_COUNTS: Final[Mapping[str, Any]] = {}
-
-
-class Element(NamedTuple):
-    """One attribute of a match: its values as text, or the items of a sequence; neither: present and empty.
-
-    A tuple and no dataclass: an answer makes ten thousand of them.
-    """
-
-    tag: BaseTag
-    vr: str
-    values: tuple[str, ...] = ()
-    items: tuple[tuple["Element", ...], ...] = ()
-
-    def texts(self) -> Iterator[str]:
-        """Every text in it that a character set must carry."""
-        if self.vr in CHARSET_VRS:
-            yield from self.values
-        for each in self.items:
-            for inner in each:
-                yield from inner.texts()
 
 
 @dataclass(frozen=True)
@@ -74,15 +50,12 @@ class Match:
 
     def dataset(self) -> Dataset:
         """The identifier as pydicom holds it."""
-        dataset = _dataset(self._declared())
-        dataset.update(_dataset(self.elements))
-        return dataset
+        return plain.dataset((*self._declared(), *self.elements))
 
     def encoded(self, *, implicit_vr: bool = False) -> bytes:
         """The identifier in Explicit or Implicit VR Little Endian."""
-        frame = elements.implicit if implicit_vr else elements.explicit
         # Nothing with a lower tag than Specific Character Set is ever returned.
-        return b"".join(_encoded(element, self.charset, frame) for element in (*self._declared(), *self.elements))
+        return plain.encoded((*self._declared(), *self.elements), self.charset, implicit_vr=implicit_vr)
 
     def _declared(self) -> tuple[Element, ...]:
         return (Element(SPECIFIC_CHARACTER_SET, "CS", self.charset.terms),) if self.charset.terms else ()
@@ -125,8 +98,8 @@ def _compared(catalog: Catalog, query: Query, responder: "_Responder") -> Iterat
                 yield match
 
 
-def of_instances(catalog: Catalog, asked: Dataset, retrieve_ae: str) -> Callable[[Sequence[str]], list[Dataset]]:
-    """SOP Instance UIDs -> the IMAGE level identifier of each, in their order, with the keys of `asked`; what they
+def of_instances(catalog: Catalog, asked: Dataset, retrieve_ae: str) -> Callable[[Sequence[str]], list[Match]]:
+    """SOP Instance UIDs -> the IMAGE level match of each, in their order, with the keys of `asked`; what they
     match is not compared again.
 
     Raises IdentifierError; what is returned, ImageNotStored when an instance is gone.
@@ -134,14 +107,13 @@ def of_instances(catalog: Catalog, asked: Dataset, retrieve_ae: str) -> Callable
     responder = _Responder(catalog, matching.parse(asked, Model.PATIENT_ROOT, relational=True), retrieve_ae)
     wanted = responder.columns | {"sop_instance_uid"}
 
-    def identifiers(uids: Sequence[str]) -> list[Dataset]:
-        some = AnyOf("sop_instance_uid", tuple(dict.fromkeys(uids)))
-        rows = {row["sop_instance_uid"]: row for row in catalog.find("IMAGE", [some], wanted=wanted)}
+    def made(uids: Sequence[str]) -> list[Match]:
+        rows = {row["sop_instance_uid"]: row for row in catalog.images(list(dict.fromkeys(uids)), wanted)}
         if any(uid not in rows for uid in uids):
             raise ImageNotStored("image is no longer stored")
-        return [responder.unchecked(rows[uid]).dataset() for uid in uids]
+        return [responder.unchecked(rows[uid]) for uid in uids]
 
-    return identifiers
+    return made
 
 
 class _Responder:
@@ -259,7 +231,7 @@ def _texts_of(value: Any) -> tuple[str, ...]:
 def _from_header(one: Wanted, header: Dataset, charset: Charset) -> Element:
     """An attribute of a stored header; of a sequence the matching items, with the keys that were asked for."""
     if one.vr != "SQ":
-        return _plain(one.tag, header, charset)
+        return _text_of(one.tag, header, charset)
     held = ((item, charset_of(item, charset)) for item in items(header, one.tag))
     kept = [(item, inherited) for item, inherited in held if one.accepts_item(item, inherited)]
     return Element(one.tag, "SQ", (), tuple(_item(one, item, inherited) for item, inherited in kept))
@@ -272,44 +244,8 @@ def _item(one: Wanted, item: Dataset, charset: Charset) -> tuple[Element, ...]:
     return tuple(_from_header(each, item, charset) for each in inner)
 
 
-def _plain(tag: BaseTag, header: Dataset, charset: Charset) -> Element:
+def _text_of(tag: BaseTag, header: Dataset, charset: Charset) -> Element:
     vr, values = written(header, tag, charset)
     known = dictionary_vr(tag) if vr == "UN" else vr
     normal = tuple(normalised(known, value) for value in values)
     return Element(tag, known, normal if any(normal) else ())
-
-
-def _dataset(found: Iterable[Element]) -> Dataset:
-    dataset = Dataset()
-    for element in found:
-        dataset.add(DataElement(element.tag, element.vr, _value(element), validation_mode=config.IGNORE))
-    return dataset
-
-
-def _value(element: Element) -> Any:
-    if element.vr == "SQ":
-        return [_dataset(each) for each in element.items]
-    values: list[Any] = [_number(element.vr, value) for value in element.values]
-    return values[0] if len(values) == 1 else values or empty_value_for_VR(element.vr)
-
-
-def _number(vr: str, value: str) -> str | int | float:
-    if vr == "AT":
-        return int(value, 16)
-    if vr in NUMBER_FORMATS:
-        return float(value) if vr in {"FL", "FD"} else int(value)
-    return value
-
-
-def _encoded(element: Element, charset: Charset, frame: Any) -> bytes:
-    if element.vr == "SQ":
-        bodies = (b"".join(_encoded(inner, charset, frame) for inner in each) for each in element.items)
-        return bytes(frame(element.tag, "SQ", b"".join(elements.item(body) for body in bodies)))
-    if element.vr in NUMBER_FORMATS or element.vr == "AT":
-        return bytes(frame(element.tag, element.vr, elements.packed(element.vr, element.values)))
-    text = "\\".join(element.values)
-    return bytes(frame(element.tag, element.vr, charset.encode(text) if element.vr in CHARSET_VRS else _ascii(text)))
-
-
-def _ascii(text: str) -> bytes:
-    return text.encode("ascii", errors="replace")

@@ -29,6 +29,7 @@ class RegionQuery:
     minimum_score: float  # cosine
     projection: str
     narrowing: matching.Narrowing  # the standard keys, applied before ranking
+    named: str | None = None  # SOP Instance UID of the SR that the question names, where the ROIs are not in it
     ignored: int = 0  # regions in space or as segments that lie on no stored image
 
 
@@ -56,6 +57,7 @@ def parse(
     rois, ignored = _rois(content, place)
     return RegionQuery(
         rois=rois,
+        named=keys.sr_instance_uid,
         ignored=ignored,
         anatomies=keys.anatomy,
         scope=keys.scope,

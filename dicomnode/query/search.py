@@ -29,6 +29,7 @@ from storage.store import Store
 
 log = logging.getLogger(__name__)
 
+NO_INDEX = "no index yet: no region is indexed"
 SAME_REGION = 0.99  # IoU from which a drawn ROI is the stored region itself, and its vector is reused
 UNSURE = 0.5  # an anatomy this much as likely as the likeliest is searched too
 MOST_ANATOMIES = 3  # searched for one ROI when it is unsure
@@ -135,8 +136,8 @@ class RegionSearch:
 
     def _ready(self, projection: str) -> Generation:
         generation = self._store.generations.live()
-        if generation is None or not self._store.regions.any(generation.id):
-            raise NotReady("no index yet: no region is indexed")
+        if generation is None:
+            raise NotReady(NO_INDEX)
         if projection not in generation.model.projections:
             raise IdentifierError("this model has no such Profile")
         return generation
@@ -152,6 +153,9 @@ class RegionSearch:
 
     def _prepared(self, roi: SrRoi, query: RegionQuery, generation: Generation) -> _Asked:
         instance = self._store.catalog.instance(roi.image_uid)
+        regions = [] if instance is None else self._store.regions.of_instance(generation.id, instance.id)
+        if not regions and not self._store.regions.any(generation.id):
+            raise NotReady(NO_INDEX)
         if instance is None:
             raise ImageNotStored("image not stored: send it first")
         if not instance.rows or not instance.columns:
@@ -159,7 +163,6 @@ class RegionSearch:
         if (roi.frame or 1) > (instance.frames or 1):
             raise IdentifierError("the ROI's frame is not in the image")
         box = reader.clamped(roi, instance.columns, instance.rows)
-        regions = self._store.regions.of_instance(generation.id, instance.id)
         wanted, warnings = _wanted(roi, query)
         stored = _same_region(box, regions, wanted)
         if stored is not None:

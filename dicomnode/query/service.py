@@ -10,7 +10,7 @@ from dicomnode.errors import DecodeError, ImageNotStored
 from dicomnode.pixels import headers
 from dicomnode.private import PatientScope
 from dicomnode.query import answer, identifiers, kept, matching, region
-from dicomnode.query.answer import Reported, Similar
+from dicomnode.query.answer import Reported
 from dicomnode.query.identifiers import Match
 from dicomnode.query.kept import KeptAnswer
 from dicomnode.query.keys import Model
@@ -34,13 +34,9 @@ class Question:
 class Response:
     """One match, and whether every optional key of the question was supported (else 0xFF01)."""
 
-    match: Match | Similar
+    match: Match
     every_key_supported: bool = True
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it answers a plain query, which does not say how many matches it wants."""
-        return isinstance(self.match, Match)
+    is_plain: bool = True  # it answers a plain query, which does not say how many matches it wants
 
 
 class QueryService:
@@ -93,8 +89,8 @@ class QueryService:
 
     def _similar(self, question: Question) -> Iterator[Response]:
         hits = self._hits(question.identifier)
-        found = answer.identifiers_of(hits, question.identifier, self._store.catalog, self._retrieve_ae)
-        return (Response(Similar(identifier)) for identifier in found)
+        found = answer.matches_of(hits, question.identifier, self._store.catalog, self._retrieve_ae)
+        return (Response(match, is_plain=False) for match in found)
 
     def _hits(self, identifier: Dataset) -> Iterator[Reported]:
         """As kept for the SR that is named, where that says it all; else found now."""
@@ -105,8 +101,7 @@ class QueryService:
             self._settings.maximum_matches,
             self._place,
         )
-        named = region.request_of(identifier).sr_instance_uid
-        held = self._kept(named) if named else None
+        held = self._kept(query.named) if query.named else None
         if held is not None and kept.answers(held, query):
             return kept.reported(held, self._store.catalog, query.matches)
         return answer.reported(self._search.ask(query))

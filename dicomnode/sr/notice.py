@@ -11,10 +11,12 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 
 from dicomnode import codes
-from dicomnode.codes import Code, coded_content
+from dicomnode.attributes import plain
+from dicomnode.attributes.plain import element, sequence
+from dicomnode.codes import Code, coded_content, content
 from dicomnode.sr.panel import TAKEN_OVER
 from dicomnode.sr.result import ALGORITHM, ALGORITHM_NAME, DEVICE, EQUIPMENT, SERIES_DESCRIPTION, dated
-from dicomnode.sr.writer import completed, content_item
+from dicomnode.sr.writer import completed, reference
 from dicomnode.uids import derived_uid
 
 SERIES_NUMBER: Final = 9003
@@ -78,9 +80,11 @@ def _evidence(source: Dataset) -> Dataset:
 
 
 def _reference(source: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
-    return item
+    return plain.dataset(_reference_to(source))
+
+
+def _reference_to(source: Dataset) -> plain.Item:
+    return reference(source.SOPClassUID, source.SOPInstanceUID)
 
 
 def _tell(document: Dataset, source: Dataset, reason: str) -> None:
@@ -88,10 +92,13 @@ def _tell(document: Dataset, source: Dataset, reason: str) -> None:
     document.ValueType, document.ContinuityOfContent = "CONTAINER", "SEPARATE"
     document.ConceptNameCodeSequence = [codes.code_item(TITLE)]
     document.ContentSequence = [
-        coded_content(_OBSERVER_TYPE, DEVICE, "HAS OBS CONTEXT"),
-        content_item("HAS OBS CONTEXT", "UIDREF", _OBSERVER_UID, UID=derived_uid("device", "dicomnode")),
-        content_item("HAS OBS CONTEXT", "TEXT", _OBSERVER_NAME, TextValue="dicomnode"),
-        content_item("CONTAINS", "TEXT", codes.COMMENT, TextValue=f"No answer: {reason}"),
-        content_item("CONTAINS", "COMPOSITE", codes.SOURCE, ReferencedSOPSequence=[_reference(source)]),
-        content_item("CONTAINS", "TEXT", ALGORITHM_NAME, TextValue=ALGORITHM),
+        plain.dataset(each)
+        for each in (
+            coded_content(_OBSERVER_TYPE, DEVICE, "HAS OBS CONTEXT"),
+            content("HAS OBS CONTEXT", "UIDREF", _OBSERVER_UID, element("UID", derived_uid("device", "dicomnode"))),
+            content("HAS OBS CONTEXT", "TEXT", _OBSERVER_NAME, element("TextValue", "dicomnode")),
+            content("CONTAINS", "TEXT", codes.COMMENT, element("TextValue", f"No answer: {reason}")),
+            content("CONTAINS", "COMPOSITE", codes.SOURCE, sequence("ReferencedSOPSequence", _reference_to(source))),
+            content("CONTAINS", "TEXT", ALGORITHM_NAME, element("TextValue", ALGORITHM)),
+        )
     ]

@@ -12,7 +12,9 @@ from typing import Any, Final
 from pydicom.dataset import Dataset
 
 from dicomnode import __version__, codes
-from dicomnode.codes import Code, code_item, coded_content
+from dicomnode.attributes import plain
+from dicomnode.attributes.plain import Element, Item, element, sequence
+from dicomnode.codes import Code, coded_content, content
 from dicomnode.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, new_uid
 from encoder.anatomy import Anatomy
 from encoder.boxes import Box
@@ -47,11 +49,11 @@ def query_roi_item(
 
     `frame` counts from 1; None refers to the image as a whole. Without `tracking_uid` a fresh one is made.
     """
-    image = _image(sop_class_uid, sop_instance_uid, frame)
-    return _group(image, box, anatomy, (tracking, tracking_uid or new_uid()))
+    image = reference(sop_class_uid, sop_instance_uid, frame)
+    return plain.dataset(_group(image, box, anatomy, (tracking, tracking_uid or new_uid())))
 
 
-def matched_roi_item(
+def matched_roi(
     *,
     sop_class_uid: str,
     sop_instance_uid: str,
@@ -60,14 +62,13 @@ def matched_roi_item(
     anatomy: Anatomy,
     tracking: str = "",
     tracking_uid: str = "",
-) -> Dataset:
+) -> Item:
     """The item of a Matched ROI element (xx21): the same kind of group, so that an answer can be asked in turn.
 
     `tracking` is the identifier of the asking ROI; `tracking_uid` names the hit in a result SR where there is one. No
     UID is made: the same query answers the same bytes.
     """
-    image = _image(sop_class_uid, sop_instance_uid, frame)
-    return _group(image, box, anatomy, (tracking, tracking_uid))
+    return _group(reference(sop_class_uid, sop_instance_uid, frame), box, anatomy, (tracking, tracking_uid))
 
 
 def query_sr(
@@ -101,32 +102,47 @@ def query_sr(
     return document
 
 
-def _group(image: Dataset, box: Box, anatomy: Anatomy | None, tracking: tuple[str, str]) -> Dataset:
-    """TID 1410 Planar ROI Measurements and Qualitative Evaluations."""
+def _group(image: Item, box: Box, anatomy: Anatomy | None, tracking: tuple[str, str]) -> Item:
+    """TID 1410 Planar ROI Measurements and Qualitative Evaluations. `image`: the reference to it."""
     identifier, uid = tracking
-    group = content_item("CONTAINS", "CONTAINER", codes.MEASUREMENT_GROUP)
-    group.ContinuityOfContent = "SEPARATE"
-    template = Dataset()
-    template.MappingResource, template.TemplateIdentifier = "DCMR", "1410"
-    group.ContentTemplateSequence = [template]
-    children = []
-    if identifier:
-        children.append(content_item("HAS OBS CONTEXT", "TEXT", codes.TRACKING_IDENTIFIER, TextValue=identifier))
-    if uid:
-        children.append(content_item("HAS OBS CONTEXT", "UIDREF", codes.TRACKING_UID, UID=uid))
-    if anatomy is not None:
-        children.append(codes.site_items(anatomy))
-    children += [coded_content(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, "CONTAINS"), _outline(box, image)]
-    group.ContentSequence = children
-    return group
+    children = [
+        *([_text("TEXT", codes.TRACKING_IDENTIFIER, element("TextValue", identifier))] if identifier else []),
+        *([_text("UIDREF", codes.TRACKING_UID, element("UID", uid))] if uid else []),
+        *([codes.site_content(anatomy)] if anatomy is not None else []),
+        coded_content(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, "CONTAINS"),
+        _outline(box, image),
+    ]
+    return content(
+        "CONTAINS",
+        "CONTAINER",
+        codes.MEASUREMENT_GROUP,
+        element("ContinuityOfContent", "SEPARATE"),
+        sequence("ContentTemplateSequence", _TEMPLATE),
+        sequence("ContentSequence", *children),
+    )
 
 
-def _outline(box: Box, image: Dataset) -> Dataset:
+_TEMPLATE: Final = (element("MappingResource", "DCMR"), element("TemplateIdentifier", "1410"))
+
+
+def _text(value_type: str, concept: Code, value: Element) -> Item:
+    return content("HAS OBS CONTEXT", value_type, concept, value)
+
+
+def _outline(box: Box, image: Item) -> Item:
     """SCOORD: the box as a closed polyline."""
-    outline = content_item("CONTAINS", "SCOORD", codes.IMAGE_REGION, GraphicType="POLYLINE")
-    outline.GraphicData = [coordinate for corner in corners(box) for coordinate in corner]
-    outline.ContentSequence = [image]
-    return outline
+    coordinates = (repr(coordinate) for corner in corners(box) for coordinate in corner)
+    return content(
+        "CONTAINS",
+        "SCOORD",
+        codes.IMAGE_REGION,
+        element("GraphicData", *coordinates),
+        element("GraphicType", "POLYLINE"),
+        sequence("ContentSequence", content("SELECTED FROM", "IMAGE", codes.SOURCE, sequence(_REFERENCES, image))),
+    )
+
+
+_REFERENCES: Final = "ReferencedSOPSequence"
 
 
 def corners(box: Box) -> tuple[tuple[float, float], ...]:
@@ -135,24 +151,11 @@ def corners(box: Box) -> tuple[tuple[float, float], ...]:
     return (x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)
 
 
-def _image(sop_class_uid: str, sop_instance_uid: str, frame: int | None) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = sop_class_uid
-    reference.ReferencedSOPInstanceUID = sop_instance_uid
-    if frame is not None:
-        reference.ReferencedFrameNumber = frame
-    return content_item("SELECTED FROM", "IMAGE", codes.SOURCE, ReferencedSOPSequence=[reference])
-
-
-def content_item(relationship: str, value_type: str, concept: Code, **elements: Any) -> Dataset:
-    """A content item (PS3.3 C.17.3) with the elements of its value."""
-    item = Dataset()
-    item.RelationshipType = relationship
-    item.ValueType = value_type
-    item.ConceptNameCodeSequence = [code_item(concept)]
-    for keyword, value in elements.items():
-        setattr(item, keyword, value)
-    return item
+def reference(sop_class_uid: str, sop_instance_uid: str, frame: int | None = None) -> Item:
+    """An item of a Referenced SOP Sequence (PS3.3 10.8)."""
+    frames = () if frame is None else (element("ReferencedFrameNumber", str(frame)),)
+    named = element("ReferencedSOPClassUID", sop_class_uid), element("ReferencedSOPInstanceUID", sop_instance_uid)
+    return *named, *frames
 
 
 def completed(image: Dataset) -> Dataset:

@@ -17,10 +17,11 @@ from starlette.responses import JSONResponse, Response
 
 from dicomnode.attributes import model
 from dicomnode.attributes.model import Json
+from dicomnode.attributes.plain import Element
 from dicomnode.attributes.values import SPECIFIC_CHARACTER_SET, UNREADABLE, dictionary_vr
 from dicomnode.errors import IdentifierError
 from dicomnode.query import identifiers, matching
-from dicomnode.query.identifiers import Element, Match
+from dicomnode.query.identifiers import Match
 from dicomnode.query.keys import KEYS, Level, Model
 from dicomnode.web import media, multipart, resources
 from dicomnode.web.errors import BadRequest

@@ -182,6 +182,9 @@ class Shelf:
         return counter
 
     def _partition(self, key: Key) -> Partition:
+        found = self._partitions.get(key)
+        if found is not None:
+            return found
         generation = self._generation(key.generation)
         with self._changing:
             return self._partitions.setdefault(key, Partition(key, generation.model.dim))

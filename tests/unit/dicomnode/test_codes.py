@@ -4,19 +4,20 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode import codes
+from dicomnode.attributes import plain
 from dicomnode.codes import Code, code_item, coded_content
 from encoder.anatomy import VOCABULARY, Anatomy
 
 
 def _site(value: str, scheme: str, *modifiers: Dataset) -> Dataset:
-    item = coded_content(codes.FINDING_SITE, Code(value, scheme, "site"), "CONTAINS")
+    item = plain.dataset(coded_content(codes.FINDING_SITE, Code(value, scheme, "site"), "CONTAINS"))
     if modifiers:
         item.ContentSequence = list(modifiers)
     return item
 
 
 def _side(value: str, scheme: str = "SCT", concept: Code = codes.LATERALITY) -> Dataset:
-    return coded_content(concept, Code(value, scheme, "side"), "HAS CONCEPT MOD")
+    return plain.dataset(coded_content(concept, Code(value, scheme, "side"), "HAS CONCEPT MOD"))
 
 
 def _names(entries: tuple[Anatomy, ...]) -> list[str]:
@@ -25,12 +26,15 @@ def _names(entries: tuple[Anatomy, ...]) -> list[str]:
 
 @pytest.mark.parametrize("entry", VOCABULARY.entries, ids=VOCABULARY.names)
 def test_every_entry_comes_back_from_both_forms(entry: Anatomy) -> None:
-    assert codes.read_site(codes.site_items(entry)) == (entry,)
+    assert codes.read_site(plain.dataset(codes.site_content(entry))) == (entry,)
     assert codes.read_site(codes.region_item(entry)) == (entry,)
 
 
 def test_only_current_schemes_are_written() -> None:
-    assert {codes.site_items(entry).ConceptCodeSequence[0].CodingSchemeDesignator for entry in VOCABULARY.entries} == {
+    assert {
+        plain.dataset(codes.site_content(entry)).ConceptCodeSequence[0].CodingSchemeDesignator
+        for entry in VOCABULARY.entries
+    } == {
         "SCT",
         codes.SCHEME,
     }

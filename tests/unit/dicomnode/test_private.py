@@ -11,6 +11,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
 from dicomnode import codes, private
+from dicomnode.attributes import plain
 from dicomnode.errors import IdentifierError, RoiError
 from dicomnode.private import CREATOR, GROUP, Element, PatientScope, Profile, QueryKeys, ResponseKeys
 from encoder.anatomy import VOCABULARY
@@ -20,6 +21,9 @@ from encoder.anatomy import VOCABULARY
 def registered() -> None:
     private.register()
     private.register()
+
+
+HIT = (plain.element("ValueType", "TEXT"), plain.element("TextValue", "hit"))
 
 
 def _roi(label: str = "roi") -> Dataset:
@@ -69,15 +73,14 @@ def test_request_round_trip(implicit: bool) -> None:
 
 @pytest.mark.parametrize("implicit", [False, True])
 def test_response_round_trip(implicit: bool) -> None:
-    keys = ResponseKeys(score=0.875, rank=3, generation="g-7", matched_roi=_roi("hit"), warning="UNLIKE ARCHIVE")
-    identifier = Dataset()
-    private.write_response(identifier, keys)
+    said: dict[str, Any] = {"score": 0.875, "rank": 3, "generation": "g-7", "warning": "UNLIKE ARCHIVE"}
+    identifier = plain.dataset(private.response(matched_roi=HIT, **said))
+    keys = ResponseKeys(matched_roi=plain.dataset(HIT), **said)
     assert private.read_response(_sent(identifier, implicit=implicit)) == keys
 
 
 def test_no_warning_is_no_element() -> None:
-    identifier = Dataset()
-    private.write_response(identifier, ResponseKeys(score=1.0, rank=1, generation="g", matched_roi=_roi()))
+    identifier = plain.dataset(private.response(score=1.0, rank=1, generation="g", matched_roi=HIT))
     assert Tag(GROUP, 0x1022) not in identifier
 
 

@@ -261,7 +261,8 @@ def test_one_instance_is_answered_with_the_keys_asked_for(store: Store) -> None:
     row = store.catalog.instance("1.2.3.1.1.2")
     assert row is not None
     identifier = asked("IMAGE", PatientID="", StudyDate="", PatientSex="M")  # what it matches is not asked again
-    (found,) = identifiers.of_instances(store.catalog, identifier, "NODE")([row.sop_instance_uid])
+    (match,) = identifiers.of_instances(store.catalog, identifier, "NODE")([row.sop_instance_uid])
+    found = match.dataset()
     assert (found.SOPInstanceUID, found.PatientID, found.StudyDate) == ("1.2.3.1.1.2", "P1", "20200131")
     with pytest.raises(ImageNotStored):
         identifiers.of_instances(store.catalog, identifier, "NODE")(["1.2.3.4.5"])

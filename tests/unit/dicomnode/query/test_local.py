@@ -333,8 +333,8 @@ def responses(store, answered: Answer):
     asked.QueryRetrieveLevel = "IMAGE"
     asked.SOPInstanceUID = ""
     private.register()
-    told = answer.identifiers_of(answer.reported(answered), asked, store.catalog, "NODE")
-    return [private.read_response(each) for each in told]
+    told = answer.matches_of(answer.reported(answered), asked, store.catalog, "NODE")
+    return [private.read_response(each.dataset()) for each in told]
 
 
 def test_the_answer_says_where_and_that_it_was_ranked_locally(archive):

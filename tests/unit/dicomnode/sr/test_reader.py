@@ -8,6 +8,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicomnode import codes
+from dicomnode.attributes import plain
 from dicomnode.codes import Code, code_item, coded_content
 from dicomnode.errors import RoiError
 from dicomnode.sr import reader, writer
@@ -48,7 +49,7 @@ def _text(concept: Code, text: str) -> Dataset:
 
 
 def _site(value: str, scheme: str = "SCT") -> Dataset:
-    return coded_content(codes.FINDING_SITE, Code(value, scheme, "site"), "CONTAINS")
+    return plain.dataset(coded_content(codes.FINDING_SITE, Code(value, scheme, "site"), "CONTAINS"))
 
 
 def _read(path: Path) -> list[tuple[str, Box, list[str]]]:
@@ -211,7 +212,7 @@ def test_image_with_a_uid_that_is_none() -> None:
 
 @pytest.mark.parametrize("relationship", ["HAS CONCEPT MOD", "CONTAINS"])
 def test_site_by_either_relationship(relationship: str) -> None:
-    site = codes.site_items(VOCABULARY[11])
+    site = plain.dataset(codes.site_content(VOCABULARY[11]))
     site.RelationshipType = relationship
     (roi,) = reader.rois(_item("CONTAINER", "", site, _scoord()))
     assert roi.sites == (VOCABULARY[11],)
@@ -239,7 +240,7 @@ def test_the_nearest_statement_counts_and_siblings_do_not_leak() -> None:
 
 
 def test_finding() -> None:
-    finding = coded_content(codes.FINDING, Code("27925004", "SCT", "Nodule"), "CONTAINS")
+    finding = plain.dataset(coded_content(codes.FINDING, Code("27925004", "SCT", "Nodule"), "CONTAINS"))
     (roi,) = reader.rois(_item("CONTAINER", "", finding, _scoord()))
     assert roi.finding == Code("27925004", "SCT", "Nodule")
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, DigitalXRayImageStorageForPresentation
 
 from dicomnode import codes, uids
+from dicomnode.attributes import plain
 from dicomnode.sr import reader, writer
 from dicomnode.sr.writer import Marking
 from encoder.anatomy import VOCABULARY, Anatomy
@@ -28,8 +29,10 @@ def _child(group: Dataset, concept: codes.Code) -> Dataset:
 
 
 def _matched(anatomy: Anatomy = VOCABULARY[3]) -> Dataset:
-    return writer.matched_roi_item(
-        sop_class_uid=DX, sop_instance_uid="1.2.3", frame=None, box=BOX, anatomy=anatomy, tracking="ROI 1"
+    return plain.dataset(
+        writer.matched_roi(
+            sop_class_uid=DX, sop_instance_uid="1.2.3", frame=None, box=BOX, anatomy=anatomy, tracking="ROI 1"
+        )
     )
 
 
