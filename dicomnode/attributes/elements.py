@@ -10,6 +10,7 @@ from dicomnode.attributes.values import NUMBER_FORMATS
 
 # PS3.5 7.1.2: these have a 32 bit length in Explicit VR.
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+MAXIMUM_SHORT = 0xFFFE  # bytes of a value of the others
 Frame = Callable[[BaseTag, str, bytes], bytes]  # `explicit` or `implicit`
 _ITEM = b"\xfe\xff\x00\xe0"
 _SHORT, _LONG = struct.Struct("<H"), struct.Struct("<L")
@@ -23,8 +24,10 @@ def _head(tag: BaseTag, vr: str) -> bytes:
 
 
 def explicit(tag: BaseTag, vr: str, value: bytes) -> bytes:
-    """One element in Explicit VR, padded to even length. struct.error when a short one is over 64 KiB."""
+    """One element in Explicit VR, padded to even length; as UN where it is too long for its own. PS3.5 6.2.2."""
     value = _even(vr, value)
+    if len(value) > MAXIMUM_SHORT and vr not in LONG_VRS:
+        vr = "UN"
     return _head(tag, vr) + (_LONG if vr in LONG_VRS else _SHORT).pack(len(value)) + value
 
 

@@ -1,7 +1,6 @@
 """Data elements as plain values in; pydicom's data set of them, or the same bytes that it would write, out.
 
-What is answered over and over is made of these: a tuple of texts takes a fiftieth of the time of a DataElement, and
-encodes in a tenth.
+What is answered over and over is made of these: tuples of texts cost next to nothing beside pydicom's DataElements.
 """
 
 from collections.abc import Iterable, Iterator

@@ -5,7 +5,6 @@ Memory bound: the list of what is to be sent, and one block of a file.
 """
 
 import logging
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -109,14 +108,9 @@ class Progress:
 
 
 def failed_list(uids: Sequence[str], exchange: Exchange) -> bytes:
-    """The identifier of a response that is no success. A list too long for UI goes as UN, PS3.5 6.2.2."""
-    value = "\\".join(uids).encode("ascii")
-    if exchange.transfer_syntax.is_implicit_VR:
-        return elements.implicit(FAILED_LIST, "UI", value)
-    try:
-        return elements.explicit(FAILED_LIST, "UI", value)
-    except struct.error:
-        return elements.explicit(FAILED_LIST, "UN", value + b"\0" * (len(value) % 2))
+    """The identifier of a response that is no success."""
+    frame = elements.implicit if exchange.transfer_syntax.is_implicit_VR else elements.explicit
+    return frame(FAILED_LIST, "UI", "\\".join(uids).encode("ascii"))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,11 @@ ITEMS = {
         sequence("ReferencedImageSequence"),
         sequence("OtherPatientIDsSequence", (), (element("PatientID", "x"),)),
     ),
-    "long": (element("DerivationDescription", "x" * 1000), element("TextValue", "line\r\n\\and one")),
+    "long": (
+        element("DerivationDescription", "x" * 1000),
+        element("AcquisitionComments", "x" * 70_001),
+        element("TextValue", "line\r\n\\and one"),
+    ),
 }
 MATCHES = {
     "japanese": (response(element("PatientName", "Yamada^Tarou=山田^太郎")), JAPANESE),
