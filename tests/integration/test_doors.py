@@ -86,14 +86,17 @@ DOORS = {"C-STORE": by_store, "STOW-RS": by_stow}
 def questions(node: RunningNode, uids: list[str]) -> list[Question]:
     """What became of the SRs, when all is done for them: their objects are stored."""
 
-    def found() -> list[Question]:
+    ended: list[Question] = []  # as it was seen: one whose notice is there already is taken up once more
+
+    def are_done() -> bool:
         with Store.open(node.root) as store:
             each = [store.questions.of_sr(uid) for uid in uids]
             made = [one for one in each if one is not None and one.state in asking.ENDED and one.owner is None]
-            return [one for one in made if not one.report_uid or store.catalog.instance(one.report_uid)]
+            ended[:] = [one for one in made if not one.report_uid or store.catalog.instance(one.report_uid)]
+        return len(ended) == len(uids)
 
-    assert wait_until(lambda: len(found()) == len(uids), 60), [asking.asked(node.root, uid) for uid in uids]
-    return found()
+    assert wait_until(are_done, 60), [asking.asked(node.root, uid) for uid in uids]
+    return ended
 
 
 def outcomes(node: RunningNode, door: str, documents: dict[str, Dataset], folder: Path) -> dict[str, Question]:
