@@ -23,11 +23,11 @@ _ADVANCE = (
 )
 _COUNTED = select(COUNTER.c.value).where(COUNTER.c.name == bindparam("which"))
 
-BUSY_TIMEOUT_S = 30
+BUSY_TIMEOUT_S = 30.0
+BUSY_POLL_S = 0.0005  # between looks whether another process has ended its transaction
 MOST_TOLD = 10  # faults of a damaged file that are told
 RETRIES = 20  # a lost race is rare; so many in a row are a fault, not a race
 PRAGMAS = (
-    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA case_sensitive_like = ON",  # as on every other database
@@ -194,6 +194,7 @@ def _is_full(error: DBAPIError) -> bool:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # BEGIN is ours, see _begin_sqlite
     cursor = connection.cursor()
+    _wait_up_to(cursor, BUSY_TIMEOUT_S)
     for pragma in PRAGMAS:
         cursor.execute(pragma)
     _write_ahead(cursor)
@@ -208,7 +209,7 @@ def _write_ahead(cursor: Any) -> None:
             cursor.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
 
@@ -216,5 +217,37 @@ def _write_ahead(cursor: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that starts by reading and then writes fails at once, without waiting, when another wrote
     # in between; one that will write takes the lock first.
-    write = connection.get_execution_options().get("dicomnode_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if not connection.get_execution_options().get("dicomnode_write", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    cursor = connection.connection.cursor()
+    # SQLite itself looks again after 1, 2, 5 ... 100 ms: of several processes that write all would mostly sleep.
+    _wait_up_to(cursor, 0.0)
+    try:
+        if not _taken(cursor):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # what is wrong is told as of any other statement
+    finally:
+        _wait_up_to(cursor, BUSY_TIMEOUT_S)
+        cursor.close()
+
+
+def _wait_up_to(cursor: Any, seconds: float) -> None:
+    """How long SQLite waits by itself where it finds the file locked."""
+    cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+def _taken(cursor: Any) -> bool:
+    """Whether the one write transaction has begun: when another process has it, as soon as that one has ended."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.Error as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                return False
+        time.sleep(BUSY_POLL_S)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

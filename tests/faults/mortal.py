@@ -65,8 +65,7 @@ def _wait_less(busy_s: str) -> None:
     """SQLite waits for so many seconds for who else writes."""
     from storage import database
 
-    pragma = f"PRAGMA busy_timeout = {int(float(busy_s) * 1000)}"
-    database.PRAGMAS = (pragma, *database.PRAGMAS[1:])
+    database.BUSY_TIMEOUT_S = float(busy_s)
 
 
 def _often() -> None:
