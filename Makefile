@@ -46,6 +46,7 @@ format: install
 INTO ?= docs/performance.md
 bench: install
 	$(BIN)/python -m benchmarks --into $(INTO)
+	$(MAKE) bench-scale
 
 # Queries and retrieval against Orthanc, DCMTK's dcmqrscp and pynetdicom's qrscp, as far as they are installed.
 bench-dimse: install

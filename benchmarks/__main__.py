@@ -51,9 +51,9 @@ def main() -> None:
         tables[name] = replace(tables[name], notes=(*tables[name].notes, machine.note()))
         results[name] = tables[name].values
         tables[name].show(name)
+        if arguments.into:  # each at once: a run takes an hour, and what was measured is kept
+            _write(arguments.into, documents.filled(arguments.into.read_text(encoding="utf-8"), {name: tables[name]}))
     _write(arguments.json, json.dumps(results, indent=2))
-    if arguments.into:
-        _write(arguments.into, documents.filled(arguments.into.read_text(encoding="utf-8"), tables))
     if arguments.markdown:
         _write(arguments.markdown, "\n".join(f"### {name}\n\n{table.markdown()}" for name, table in tables.items()))
 
