@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dicomnode.dimse.client import Peer
 from tests import databases
 
 READY_S = 60.0
 STOP_S = 60.0
+CODECS = ("gdcm", "openjpeg", "jpeg_ls", "pylibjpeg")  # as their files are called
+
+
+def loads(process: psutil.Process, *libraries: str) -> bool:
+    """Whether it has any of these native libraries in its memory."""
+    return any(library in mapping.path for mapping in process.memory_maps() for library in libraries)
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """One process that receives beside the node's own: connections in, instances in the archive out.
 
-Run as `python -m dicomnode.dimse.annex FD` by `dimse.annexes`. It listens nowhere: connections come over the lifeline,
+Run as `python -m dicomnode.dimse FD` by `dimse.annexes`. It listens nowhere: connections come over the lifeline,
 with their association requests unread. What the node is to know goes back the same way.
 """
 
+import gc
 import logging
 import socket
 import threading
@@ -142,9 +143,6 @@ def main() -> None:
         Store.open(config.root, url, max_attempts=attempts, new=False) as store,
     ):
         auditor.gather()
+        gc.freeze()  # as in the node: what the start has made stays
         serve(connection, line, server_of(plan, store, line, auditor))
         auditor.finish()
-
-
-if __name__ == "__main__":
-    main()

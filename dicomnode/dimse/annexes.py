@@ -22,7 +22,7 @@ from dicomnode.workers.child import Child
 
 logger = logging.getLogger(__name__)
 
-MODULE: Final = "dicomnode.dimse.annex"
+MODULE: Final = "dicomnode.dimse"
 LOOK: Final = 1 << 16  # bytes of an association request that are looked at; one that is longer stays here
 RESTART_S: Final = 2.0  # before one that died is replaced
 STOP_S: Final = 15.0  # one that is committing an instance ends after it

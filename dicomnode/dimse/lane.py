@@ -53,6 +53,13 @@ class LaneProvider(DULServiceProvider):  # type: ignore[misc]
         super().__init__(association)
         self.lane = Lane(self, stores)
 
+    def run_reactor(self) -> None:
+        """The upper layer's thread. What is left of it afterwards waits for the garbage collector, without a buffer."""
+        try:
+            super().run_reactor()
+        finally:
+            self.lane.release()
+
     def _read_pdu_data(self) -> None:
         """Something has come: as many P-DATA PDUs as follow each other closely, or one PDU of another kind."""
         if self.state_machine.current_state != ESTABLISHED:
@@ -75,7 +82,7 @@ class Lane:
     def __init__(self, dul: LaneProvider, stores: Stores) -> None:
         self._dul = dul
         self._stores = stores
-        self._inflow = Inflow()
+        self.inflow = Inflow()
         self._deadline = 0.0  # of the PDU that is being read; monotonic, s
         self._request: StoreRequest | None = None
         self._arrival: Arrival | None = None
@@ -89,12 +96,12 @@ class Lane:
         TimeoutError, EOFError, OSError: the connection is of no use. OutOfPlace: the peer broke the protocol.
         """
         connection: GuardedSocket = self._dul.socket
-        connection.inflow = self._inflow
+        connection.inflow = self.inflow
         connection.tick(on=True)
         try:
             while self._read_pdu(connection):
                 wait_s = LINGER_S if self._is_storing else 0.0
-                if self._is_wanted() or not (self._inflow or connection.comes_within(wait_s)):
+                if self._is_wanted() or not (self.inflow or connection.comes_within(wait_s)):
                     return True
             return False
         finally:
@@ -107,6 +114,11 @@ class Lane:
             self._arrival = None
         self._pieces.clear()
 
+    def release(self) -> None:
+        """Nothing will be read any more."""
+        self._pieces.clear()
+        self.inflow.release()
+
     def _is_wanted(self) -> bool:
         """Whether pynetdicom's loop has to go round: something is to be sent, an event to be taken, or it shall end."""
         dul = self._dul
@@ -116,11 +128,11 @@ class Lane:
         """One P-DATA-TF PDU; False, and nothing taken, where another kind comes."""
         self._deadline = time.monotonic() + connection.pdu_timeout_s
         self._need(_PDU.size)
-        kind, left = _PDU.unpack(self._inflow.peek(_PDU.size))
+        kind, left = _PDU.unpack(self.inflow.peek(_PDU.size))
         if kind != P_DATA_TF:
             return False
         connection.check_size(left)
-        self._inflow.take(_PDU.size)
+        self.inflow.take(_PDU.size)
         while left:
             left -= self._read_value(left)
         self._dul._idle_timer.restart()
@@ -131,7 +143,7 @@ class Lane:
         if left < _VALUE.size:
             raise OutOfPlace("a value longer than its PDU")
         self._need(_VALUE.size)
-        length, context_id, control = _VALUE.unpack(self._inflow.take(_VALUE.size))
+        length, context_id, control = _VALUE.unpack(self.inflow.take(_VALUE.size))
         if length < 2 or length + 4 > left:
             raise OutOfPlace("a value longer than its PDU, or without a header")
         if self._arrival is None:
@@ -145,7 +157,7 @@ class Lane:
         fragment = bytearray((control,))
         while len(fragment) <= size:
             self._need(1)
-            fragment += self._inflow.take(size + 1 - len(fragment))
+            fragment += self.inflow.take(size + 1 - len(fragment))
         provider: MessageProvider = self._dul.assoc.dimse
         request = provider.receive(context_id, bytes(fragment))
         self._is_storing = request is not None
@@ -165,7 +177,7 @@ class Lane:
         self._arriving.check(context_id, control, size, self._dul.assoc)
         while size:
             self._need(1)
-            piece = self._inflow.take(size)
+            piece = self.inflow.take(size)
             self._pieces.append(piece)
             size -= len(piece)
         if control & _LAST:
@@ -189,7 +201,7 @@ class Lane:
         dul._idle_timer.restart()
 
     def _need(self, size: int) -> None:
-        if len(self._inflow) < size:
+        if len(self.inflow) < size:
             if self._pieces and self._arrival is not None:
                 self._pass_on(self._arrival)
-            self._dul.socket.need(self._inflow, size, self._deadline)
+            self._dul.socket.need(self.inflow, size, self._deadline)

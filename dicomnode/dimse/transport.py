@@ -54,6 +54,11 @@ class Inflow:
         """So many bytes were put into the room."""
         self._end += count
 
+    def release(self) -> None:
+        """Forget what came, and the buffer."""
+        self._view = memoryview(b"")
+        self._start = self._end = 0
+
     def peek(self, size: int) -> memoryview:
         """The next `size` bytes, which are there; they stay."""
         return self._view[self._start : self._start + size]

@@ -25,13 +25,6 @@ from tests import nodes
 BOX = (150.0, 150.0, 350.0, 350.0)
 
 
-CODECS = ("gdcm", "openjpeg", "jpeg_ls", "pylibjpeg")
-
-
-def loads(process: psutil.Process, *libraries: str) -> bool:
-    return any(library in mapping.path for mapping in process.memory_maps() for library in libraries)
-
-
 def wait_until(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -44,10 +37,10 @@ def test_the_receiver_loads_no_torch_and_no_codec_and_its_children_end_with_it(t
     with nodes.running_node(tmp_path / "root") as node:
         main = psutil.Process(node.process.pid)
         children = main.children(recursive=True)
-        wait_until(lambda: all(loads(child, "libtorch") for child in children))
+        wait_until(lambda: all(nodes.loads(child, "libtorch") for child in children))
         assert client.echo(node.peer) == 0
-        assert not loads(main, "libtorch", *CODECS)
-        assert any(loads(child, *CODECS) for child in children)
+        assert not nodes.loads(main, "libtorch", *nodes.CODECS)
+        assert any(nodes.loads(child, *nodes.CODECS) for child in children)
         node.process.terminate()
         assert node.process.wait(60) == 0
         assert not any(child.is_running() for child in children)

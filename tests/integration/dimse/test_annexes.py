@@ -61,7 +61,7 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 def annexes(node: RunningNode) -> list[psutil.Process]:
     children = psutil.Process(node.process.pid).children()
-    return [child for child in children if "dicomnode.dimse.annex" in child.cmdline()]
+    return [child for child in children if "dicomnode.dimse" in child.cmdline()]
 
 
 def connections(process: psutil.Process) -> int:
@@ -102,6 +102,12 @@ def send(peer: RawPeer, uid: str) -> int | None:
     peer.send(raw.store_message(instance(uid), uid))
     answer = peer.answer()
     return None if answer is None else answer.status
+
+
+def test_the_processes_that_peers_reach_load_no_codec(node: RunningNode) -> None:
+    until(lambda: len(annexes(node)) == RECEIVERS - 1)
+    until(lambda: spread(node))
+    assert not any(nodes.loads(each, *nodes.CODECS) for each in annexes(node))
 
 
 def test_instances_of_many_associations_are_kept_and_the_node_knows_of_them(node: RunningNode) -> None:

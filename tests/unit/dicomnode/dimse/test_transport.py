@@ -63,3 +63,15 @@ def test_the_end_of_the_connection_is_an_error(pair):
     theirs.close()
     with pytest.raises(EOFError):
         connected.need(Inflow(64), 6, time.monotonic() + 10)
+
+
+def test_what_was_released_is_gone_and_may_be_used_again(pair):
+    connected, theirs = pair
+    inflow = Inflow(64)
+    theirs.sendall(b"abc")
+    connected.need(inflow, 3, time.monotonic() + 10)
+    inflow.release()
+    assert (len(inflow), bytes(inflow.take(3))) == (0, b"")
+    theirs.sendall(b"def")
+    connected.need(inflow, 3, time.monotonic() + 10)
+    assert bytes(inflow.take(3)) == b"def"
